@@ -1,0 +1,28 @@
+package deps
+
+import (
+	_ "cel.dev/cel-go/cel"
+	_ "github.com/ClickHouse/clickhouse-go/v2"
+	_ "github.com/alicebob/miniredis/v2"
+	_ "github.com/ebitengine/purego"
+	_ "github.com/emersion/go-smtp"
+	_ "github.com/google/uuid"
+	_ "github.com/klauspost/compress/zstd"
+	_ "github.com/nyaruka/phonenumbers"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "github.com/redis/go-redis/v9"
+	_ "github.com/santhosh-tekuri/jsonschema/v6"
+	_ "github.com/schollz/progressbar/v3"
+	_ "github.com/segmentio/kafka-go"
+	_ "github.com/shopspring/decimal"
+	_ "github.com/spf13/cobra"
+	_ "github.com/stretchr/testify/require"
+	_ "github.com/testcontainers/testcontainers-go"
+	_ "github.com/twmb/franz-go/pkg/kfake"
+	_ "github.com/valyala/fastjson"
+	_ "github.com/wneessen/go-mail"
+	_ "go.uber.org/goleak"
+	_ "go.uber.org/zap"
+	_ "go.yaml.in/yaml/v3"
+	_ "pgregory.net/rapid"
+)

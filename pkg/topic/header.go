@@ -1,0 +1,160 @@
+package topic
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weft-cdp/weft/pkg/event"
+)
+
+// Header is one Kafka record header.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// Header keys, the same on every topic. A foreign producer needs none of them.
+const (
+	HeaderSchema     = "weft-schema"      // version of the record's schema, decimal
+	HeaderKind       = "weft-kind"        // Kind
+	HeaderPosition   = "weft-position"    // Position: stage:partition:sequence
+	HeaderSource     = "weft-source"      // name of the configured source
+	HeaderBrand      = "weft-brand"       // brand of the deployment
+	HeaderMessageID  = "weft-message-id"  // the event's id, unique within its source
+	HeaderReceivedAt = "weft-received-at" // UTC milliseconds when the collector took it
+	HeaderSentAt     = "weft-sent-at"     // UTC milliseconds when the sender sent it, if it said so
+	HeaderTrust      = "weft-trust"       // "trusted" or "untrusted"
+	HeaderHistorical = "weft-historical"  // "1": never triggers a message
+	HeaderReason     = "weft-reason"      // events.rejected: stable reason code, such as invalid_json
+	HeaderError      = "weft-error"       // events.rejected: the error in words, naming the field
+	HeaderService    = "weft-service"     // events.rejected: the stage that rejected it
+	HeaderOrigin     = "weft-origin"      // events.rejected: topic:partition:offset it came from, or the HTTP path
+)
+
+// SchemaVersion is the version of all record schemas that this binary writes. A newer binary reads the
+// older; an older one refuses a newer record cleanly.
+const SchemaVersion = 1
+
+// Kind says what a record on events.identified is.
+type Kind string
+
+// The kinds of records on events.identified. A record without the header is an event.
+const (
+	KindEvent Kind = "event"
+	KindMerge Kind = "merge"
+	KindSplit Kind = "split"
+	KindErase Kind = "erase"
+)
+
+// Position says where a record came from (rule 1): the sequence only grows per stage and partition.
+type Position struct {
+	Stage     string // a stage, or "collector/TOPIC" for records of a Kafka inlet
+	Partition int
+	Seq       int64
+}
+
+// Source is the text under which a consumer remembers the highest sequence of this source.
+func (p Position) Source() string { return p.Stage + ":" + strconv.Itoa(p.Partition) }
+
+func (p Position) String() string { return p.Source() + ":" + strconv.FormatInt(p.Seq, 10) }
+
+// ParsePosition reads what Position.String wrote.
+func ParsePosition(s string) (Position, error) {
+	i := strings.LastIndexByte(s, ':')
+	j := -1
+	if i > 0 {
+		j = strings.LastIndexByte(s[:i], ':')
+	}
+	if j <= 0 {
+		return Position{}, fmt.Errorf("header %s: %q is not stage:partition:sequence", HeaderPosition, s)
+	}
+	part, err1 := strconv.Atoi(s[j+1 : i])
+	seq, err2 := strconv.ParseInt(s[i+1:], 10, 64)
+	if err := errors.Join(err1, err2); err != nil {
+		return Position{}, fmt.Errorf("header %s: %q: %w", HeaderPosition, s, err)
+	}
+	return Position{Stage: s[:j], Partition: part, Seq: seq}, nil
+}
+
+// Get returns the value of the first header with that key.
+func Get(hs []Header, key string) (string, bool) {
+	for i := range hs {
+		if hs[i].Key == key {
+			return string(hs[i].Value), true
+		}
+	}
+	return "", false
+}
+
+// MetaHeaders writes m, with the schema version.
+func MetaHeaders(m event.Meta) []Header {
+	hs := make([]Header, 0, 10)
+	add := func(k, v string) {
+		if v != "" {
+			hs = append(hs, Header{k, []byte(v)})
+		}
+	}
+	add(HeaderSchema, strconv.Itoa(SchemaVersion))
+	add(HeaderSource, m.Source)
+	add(HeaderBrand, m.Brand)
+	add(HeaderMessageID, m.MessageID)
+	add(HeaderReceivedAt, strconv.FormatInt(m.ReceivedAt.UnixMilli(), 10))
+	if !m.SentAt.IsZero() {
+		add(HeaderSentAt, strconv.FormatInt(m.SentAt.UnixMilli(), 10))
+	}
+	if m.Trusted {
+		add(HeaderTrust, "trusted")
+	} else {
+		add(HeaderTrust, "untrusted")
+	}
+	if m.Historical {
+		add(HeaderHistorical, "1")
+	}
+	return hs
+}
+
+// ErrNewerSchema means that the record was written by a newer binary: this one must not touch it.
+var ErrNewerSchema = errors.New("record has a newer schema than this binary knows")
+
+// ParseMeta reads what MetaHeaders wrote. Missing headers give zero values; a malformed one is an error
+// that names it.
+func ParseMeta(hs []Header) (event.Meta, error) {
+	var m event.Meta
+	var errs []error
+	millis := func(key string, v []byte) time.Time {
+		n, err := strconv.ParseInt(string(v), 10, 64)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("header %s: %q is not milliseconds", key, v))
+			return time.Time{}
+		}
+		return time.UnixMilli(n).UTC()
+	}
+	for _, h := range hs {
+		switch h.Key {
+		case HeaderSchema:
+			if n, err := strconv.Atoi(string(h.Value)); err != nil {
+				errs = append(errs, fmt.Errorf("header %s: %q is not a number", h.Key, h.Value))
+			} else if n > SchemaVersion {
+				errs = append(errs, fmt.Errorf("%w: %d, known %d", ErrNewerSchema, n, SchemaVersion))
+			}
+		case HeaderSource:
+			m.Source = string(h.Value)
+		case HeaderBrand:
+			m.Brand = string(h.Value)
+		case HeaderMessageID:
+			m.MessageID = string(h.Value)
+		case HeaderReceivedAt:
+			m.ReceivedAt = millis(h.Key, h.Value)
+		case HeaderSentAt:
+			m.SentAt = millis(h.Key, h.Value)
+		case HeaderTrust:
+			m.Trusted = string(h.Value) == "trusted"
+		case HeaderHistorical:
+			m.Historical = string(h.Value) == "1"
+		}
+	}
+	return m, errors.Join(errs...)
+}
