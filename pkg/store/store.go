@@ -1,0 +1,236 @@
+// Package store is the door to Redis: one Redis or Redis Cluster.
+//
+// It owns: the connection, pipelines, scripts, and the check that Redis keeps what it acknowledged. It
+// guarantees that a command ends with its context, that a script survives a restart of Redis (NOSCRIPT),
+// and that CompareAndSet is right under lost answers and retries. It must not know what is stored: slots
+// and states are package keyed's, the identity graph is package identity's. No other package imports
+// go-redis.
+package store
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/weft-cdp/weft/pkg/config"
+)
+
+const (
+	// dialTimeout is how long a connection may take to open: well above a round trip anywhere, well below
+	// a Kafka session time-out.
+	dialTimeout = 3 * time.Second
+	// ioTimeout bounds one read or write on the wire. A script over a full batch blocks Redis below 0.1 s.
+	ioTimeout = 5 * time.Second
+)
+
+// Client is a connection pool to Redis. It is safe for concurrent use.
+type Client struct {
+	rdb             redis.UniversalClient
+	log             *zap.Logger
+	allowNonDurable bool
+}
+
+// New validates cfg and makes a client. It connects on first use, not here.
+func New(cfg config.Redis, log *zap.Logger) (*Client, error) {
+	if len(cfg.Addresses) == 0 {
+		return nil, errors.New("redis.addresses: none given")
+	}
+	opt := &redis.UniversalOptions{
+		Addrs:                 cfg.Addresses,
+		Username:              cfg.Username,
+		Protocol:              2, // replies as flat arrays, the same from every version
+		DialTimeout:           dialTimeout,
+		ReadTimeout:           ioTimeout,
+		WriteTimeout:          ioTimeout,
+		ContextTimeoutEnabled: true,
+		DisableIdentity:       true, // CLIENT SETINFO is unknown to Redis 7.0 and to stand-ins
+		IsClusterMode:         len(cfg.Addresses) > 1,
+	}
+	if cfg.PasswordFile != "" {
+		b, err := os.ReadFile(cfg.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("redis.password_file: %w", err)
+		}
+		opt.Password = strings.TrimSpace(string(b))
+	}
+	if cfg.TLS.Enabled {
+		t, err := tlsConfig(cfg.TLS)
+		if err != nil {
+			return nil, fmt.Errorf("redis.tls: %w", err)
+		}
+		opt.TLSConfig = t
+	}
+	return &Client{rdb: redis.NewUniversalClient(opt), log: log, allowNonDurable: cfg.AllowNonDurable}, nil
+}
+
+func tlsConfig(cfg config.TLS) (*tls.Config, error) {
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if cfg.CAFile != "" {
+		pem, err := os.ReadFile(cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("ca_file: %w", err)
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ca_file: %s holds no certificate", cfg.CAFile)
+		}
+	}
+	if cfg.CertFile != "" || cfg.KeyFile != "" {
+		cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("cert_file, key_file: %w", err)
+		}
+		t.Certificates = []tls.Certificate{cert}
+	}
+	return t, nil
+}
+
+// Close ends all connections. It is idempotent in effect.
+func (c *Client) Close() error {
+	if err := c.rdb.Close(); err != nil && !errors.Is(err, redis.ErrClosed) {
+		return fmt.Errorf("close redis: %w", err)
+	}
+	return nil
+}
+
+// Ping asks every node whether it answers.
+func (c *Client) Ping(ctx context.Context) error {
+	return c.forEachMaster(ctx, func(ctx context.Context, n *redis.Client) error { return n.Ping(ctx).Err() })
+}
+
+// ErrNonDurable means that this Redis may lose a write that it has acknowledged.
+var ErrNonDurable = errors.New("redis may lose acknowledged writes: set 'appendonly yes' and 'appendfsync always', or redis.allow_non_durable to try Weft out")
+
+// Check asks whether Redis answers and keeps what it acknowledges (architecture section 4): appendonly
+// with appendfsync always on every master. With redis.allow_non_durable it warns instead.
+func (c *Client) Check(ctx context.Context) error {
+	err := c.forEachMaster(ctx, func(ctx context.Context, n *redis.Client) error {
+		for name, want := range map[string]string{"appendonly": "yes", "appendfsync": "always"} {
+			got, err := n.ConfigGet(ctx, name).Result()
+			if err != nil && !c.allowNonDurable {
+				return fmt.Errorf("%w (CONFIG GET %s: %w)", ErrNonDurable, name, err)
+			}
+			if got[name] != want && !c.allowNonDurable {
+				return fmt.Errorf("%w (%s is %q)", ErrNonDurable, name, got[name])
+			}
+		}
+		return n.Ping(ctx).Err()
+	})
+	if err != nil {
+		return fmt.Errorf("check redis: %w", err)
+	}
+	if c.allowNonDurable {
+		c.log.Warn("redis.allow_non_durable is set: a crash of redis may lose acknowledged work")
+	}
+	return nil
+}
+
+func (c *Client) forEachMaster(ctx context.Context, fn func(context.Context, *redis.Client) error) error {
+	switch r := c.rdb.(type) {
+	case *redis.ClusterClient:
+		return r.ForEachMaster(ctx, fn)
+	case *redis.Client:
+		return fn(ctx, r)
+	default:
+		return fmt.Errorf("unknown kind of redis client %T", r)
+	}
+}
+
+// Get returns a key's value, nil if there is none.
+func (c *Client) Get(ctx context.Context, key string) ([]byte, error) {
+	b, err := c.rdb.Get(ctx, key).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", key, err)
+	}
+	return b, nil
+}
+
+// MGet returns the values of keys, nil where there is none, in one pipelined round trip per node.
+func (c *Client) MGet(ctx context.Context, keys ...string) ([][]byte, error) {
+	p := c.Pipe()
+	replies := make([]*Reply, len(keys))
+	for i, k := range keys {
+		replies[i] = p.Do(ctx, "GET", k)
+	}
+	if err := p.Exec(ctx); err != nil {
+		return nil, fmt.Errorf("get %d keys: %w", len(keys), err)
+	}
+	out := make([][]byte, len(keys))
+	for i, r := range replies {
+		out[i] = r.Bytes()
+	}
+	return out, nil
+}
+
+// Set stores a value; ttl 0 keeps it for ever.
+func (c *Client) Set(ctx context.Context, key string, val []byte, ttl time.Duration) error {
+	if err := c.rdb.Set(ctx, key, val, ttl).Err(); err != nil {
+		return fmt.Errorf("set %s: %w", key, err)
+	}
+	return nil
+}
+
+// SetNX stores a value if the key has none and says whether it did. After an error the outcome is
+// unknown: read the key again.
+func (c *Client) SetNX(ctx context.Context, key string, val []byte, ttl time.Duration) (bool, error) {
+	args := redis.SetArgs{Mode: "NX", TTL: ttl}
+	err := c.rdb.SetArgs(ctx, key, val, args).Err()
+	if errors.Is(err, redis.Nil) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("set %s if absent: %w", key, err)
+	}
+	return true, nil
+}
+
+// Fact writes value into a field that is written once for a deployment's life, and returns what stands
+// there: value, or what somebody wrote before.
+func (c *Client) Fact(ctx context.Context, key, field, value string) (string, error) {
+	if err := c.rdb.HSetNX(ctx, key, field, value).Err(); err != nil {
+		return "", fmt.Errorf("write %s of %s: %w", field, key, err)
+	}
+	got, err := c.rdb.HGet(ctx, key, field).Result()
+	if err != nil {
+		return "", fmt.Errorf("read %s of %s: %w", field, key, err)
+	}
+	return got, nil
+}
+
+// casScript answers 1 when the key now holds the new value: because it was the old one, or because an
+// earlier copy of the same call has landed.
+var casScript = NewScript(`
+local cur = redis.call('GET', KEYS[1])
+if cur == ARGV[3] then return 1 end
+if ARGV[1] == '0' then
+  if cur then return 0 end
+else
+  if not cur or cur ~= ARGV[2] then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[3])
+return 1`)
+
+// CompareAndSet stores next if the key still holds old (nil: if it is absent). It answers true also when
+// an earlier copy of the same call had landed, so every next must be unique: carry a random revision.
+func (c *Client) CompareAndSet(ctx context.Context, key string, old, next []byte) (bool, error) {
+	has := "1"
+	if old == nil {
+		has = "0"
+	}
+	r, err := casScript.Run(ctx, c, []string{key}, has, old, next)
+	if err != nil {
+		return false, fmt.Errorf("compare and set %s: %w", key, err)
+	}
+	return r.Int() == 1, nil
+}
