@@ -24,7 +24,7 @@ type Config struct {
 	Writer     Writer     `yaml:"writer" doc:"journey-writer: Kafka to ClickHouse, exactly once."`
 	Admin      Admin      `yaml:"admin" doc:"Health, metrics and profiling server of each process."`
 	Log        Log        `yaml:"log" doc:"Logging."`
-	DataDir    string     `yaml:"data_dir" doc:"Where embedded parts keep their data ('weft up')."`
+	DataDir    string     `yaml:"data_dir" doc:"Where embedded parts ('weft up') keep their data, and every service the secrets that it makes."`
 }
 
 // Kafka is how to reach the brokers.
@@ -81,7 +81,7 @@ type Topics struct {
 
 // Identity is how identifiers are read and joined.
 type Identity struct {
-	KeyFile       string `yaml:"key_file" doc:"Secret of 32 bytes (hex) that identifier hashes are keyed with; made at the first start. Every service needs the same file."`
+	KeyFile       string `yaml:"key_file" doc:"Secret of 32 bytes (hex) that identifier hashes are keyed with; made at the first start, in data_dir unless set. Every service needs the same file."`
 	DefaultRegion string `yaml:"default_region" doc:"ISO country whose phone numbers may stand without +country, such as PL; empty: such numbers are taken as they stand."`
 }
 
@@ -96,7 +96,7 @@ type Collector struct {
 	MaxInFlightBytes  int           `yaml:"max_in_flight_bytes" doc:"Request bytes held in memory at once; beyond it the door answers 503."`
 	HistoricalAfter   time.Duration `yaml:"historical_after" doc:"Events older than this when received are historical: they count, but trigger no message."`
 	ProduceTimeout    time.Duration `yaml:"produce_timeout" doc:"How long a request waits for Kafka before it is answered 503."`
-	UnsubscribeSecret string        `yaml:"unsubscribe_secret_file" doc:"Secret of 32 bytes (hex) that signs unsubscribe links; made at the first start. Collector and activator need the same file."`
+	UnsubscribeSecret string        `yaml:"unsubscribe_secret_file" doc:"Secret of 32 bytes (hex) that signs unsubscribe links; made at the first start, in data_dir unless set. Collector and activator need the same file."`
 	Brand             string        `yaml:"default_brand" doc:"Brand of sources and inlets that name none."`
 }
 
