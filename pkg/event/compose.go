@@ -1,0 +1,141 @@
+package event
+
+// Filling is what the collector adds to an event where the sender left it out.
+type Filling struct {
+	Type      Type   // from the path of a single call: counts more than the body's; empty: the body's
+	MessageID string // if the body has none
+	Context   []byte // raw batch-level context object: members that the event's own context lacks are added; nil: none
+}
+
+// edit replaces text[from:to).
+type edit struct {
+	from, to int
+	with     []byte
+}
+
+// Compose makes the body that is stored: it has "type" and "messageId", and the batch-level context is in
+// its own. The text is edited in place, never encoded anew, so digits, escapes, key order and duplicate keys
+// of everything else stay as they came. item is not changed; if nothing is missing it is returned itself. What
+// else may be wrong with the event is for Decode and Validate to say. The error is an *Error.
+func Compose(item []byte, fill Filling) ([]byte, error) {
+	var room [24]member
+	list, _, err := scanObject(item, room[:0])
+	if err != nil {
+		return nil, asError(err)
+	}
+	typ := fill.Type
+	if typ == "" {
+		f := fields{typ: find(item, list, "type"), event: find(item, list, "event")}
+		if typ, err = typeOf(&f); err != nil {
+			return nil, err
+		}
+	}
+	var front []byte // members to stand before all others
+	var edits []edit
+	put := func(name, value string, keep func(raw []byte) bool) {
+		m := findMember(item, list, name)
+		switch {
+		case m == nil:
+			front = append(appendString(front, name), ':')
+			front = append(appendString(front, value), ',')
+		case !keep(item[m.from:m.to]):
+			edits = append(edits, edit{m.from, m.to, appendString(nil, value)})
+		}
+	}
+	put("type", string(typ), func(raw []byte) bool { return textOf(raw) == string(typ) })
+	if fill.MessageID != "" {
+		put("messageId", fill.MessageID, func(raw []byte) bool {
+			s, err := scalar("messageId", raw)
+			return err != nil || s != "" // a faulty one is for Decode to name
+		})
+	}
+	if fill.Context != nil {
+		context, at, err := mergeContext(item, list, fill.Context)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case context == nil:
+		case at == nil:
+			front = append(append(append(front, `"context":`...), context...), ',')
+		default:
+			edits = append(edits, edit{at.from, at.to, context})
+		}
+	}
+	if front == nil && edits == nil {
+		return item, nil
+	}
+	return apply(item, front, len(list) == 0, edits), nil
+}
+
+// mergeContext returns the new context of the item and which member it replaces; nil: nothing to do.
+func mergeContext(item []byte, list []member, batch []byte) ([]byte, *member, error) {
+	outer, _, err := scanObject(batch, nil)
+	if err != nil {
+		return nil, nil, asError(err)
+	}
+	if len(outer) == 0 {
+		return nil, nil, nil
+	}
+	at := findMember(item, list, "context")
+	if at == nil {
+		return batch, nil, nil
+	}
+	own, err := object("context", item[at.from:at.to])
+	if err != nil {
+		return nil, nil, err
+	}
+	if own == nil {
+		return batch, at, nil
+	}
+	inner, _, err := scanObject(own, nil)
+	if err != nil {
+		return nil, nil, asError(err)
+	}
+	var more []byte
+	for _, m := range outer {
+		key := batch[m.keyFrom:m.keyTo]
+		if findMember(own, inner, unescape(key)) != nil {
+			continue
+		}
+		if len(inner) > 0 || more != nil {
+			more = append(more, ',')
+		}
+		more = append(append(append(more, '"'), key...), `":`...)
+		more = append(more, batch[m.from:m.to]...)
+	}
+	if more == nil {
+		return nil, nil, nil
+	}
+	end := len(own) - 1 // the closing brace: a scanned value has no white space around it
+	return append(append(append(make([]byte, 0, len(own)+len(more)), own[:end]...), more...), '}'), at, nil
+}
+
+// apply writes item with front behind the opening brace and the edits made.
+func apply(item, front []byte, empty bool, edits []edit) []byte {
+	size := len(item) + len(front)
+	for _, x := range edits {
+		size += len(x.with)
+	}
+	out := make([]byte, 0, size)
+	open := skipSpace(item, 0) + 1
+	out = append(out, '{')
+	if empty && len(front) > 0 {
+		front = front[:len(front)-1] // no comma before the closing brace
+	}
+	out = append(out, front...)
+	i := open
+	for len(edits) > 0 {
+		next := 0
+		for k := range edits {
+			if edits[k].from < edits[next].from {
+				next = k
+			}
+		}
+		x := edits[next]
+		edits = append(edits[:next], edits[next+1:]...)
+		out = append(append(out, item[i:x.from]...), x.with...)
+		i = x.to
+	}
+	return append(out, item[i:]...)
+}

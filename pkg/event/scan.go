@@ -1,0 +1,386 @@
+package event
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// MaxDepth is how deep arrays and objects of one event may nest. Real events stay below 10; parsers behind
+// us give up between 300 (fastjson) and 1,000 (ClickHouse).
+const MaxDepth = 100
+
+// maxScanDepth bounds the recursion of the scanner itself: a body nested deeper is refused as a whole,
+// because finding where its items end is no longer worth the stack.
+const maxScanDepth = 1000
+
+// The scanner is one strict pass over RFC 8259 text that only remembers where things stand, so that
+// everything can be passed on as it came. Of equal keys in one object the first counts, as in fastjson
+// and ClickHouse.
+type scanner struct {
+	b       []byte
+	depth   int // of the value being scanned
+	deepest int // deepest nesting seen
+}
+
+// member is one name and value of an object: positions in the scanned text.
+type member struct {
+	keyFrom, keyTo int // without quotes, escapes untouched
+	from, to       int // the value
+}
+
+type span struct{ from, to int }
+
+type syntaxError struct {
+	at   int
+	what string
+}
+
+func (e *syntaxError) Error() string { return fmt.Sprintf("byte %d: %s", e.at, e.what) }
+
+func bad(at int, what string) error { return &syntaxError{at: at, what: what} }
+
+func skipSpace(b []byte, i int) int {
+	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
+		i++
+	}
+	return i
+}
+
+// value scans the value at i and returns the position behind it.
+func (s *scanner) value(i int) (int, error) {
+	if i >= len(s.b) {
+		return i, bad(i, "the text ends where a value should stand")
+	}
+	switch c := s.b[i]; {
+	case c == '"':
+		return s.text(i)
+	case c == '{':
+		return s.object(i, nil)
+	case c == '[':
+		return s.array(i, nil)
+	case c == '-' || c >= '0' && c <= '9':
+		return s.number(i)
+	case c == 't':
+		return s.word(i, "true")
+	case c == 'f':
+		return s.word(i, "false")
+	case c == 'n':
+		return s.word(i, "null")
+	}
+	return i, bad(i, fmt.Sprintf("%q does not begin a value", s.b[i]))
+}
+
+func (s *scanner) word(i int, w string) (int, error) {
+	if len(s.b)-i < len(w) || string(s.b[i:i+len(w)]) != w {
+		return i, bad(i, "expected "+w)
+	}
+	return i + len(w), nil
+}
+
+func (s *scanner) enter(i int) error {
+	s.depth++
+	s.deepest = max(s.deepest, s.depth)
+	if s.depth > maxScanDepth {
+		return bad(i, fmt.Sprintf("nested deeper than %d", maxScanDepth))
+	}
+	return nil
+}
+
+// object scans the object at i; with a non-nil list it adds the members to it.
+func (s *scanner) object(i int, list *[]member) (int, error) {
+	if err := s.enter(i); err != nil {
+		return i, err
+	}
+	b := s.b
+	i = skipSpace(b, i+1)
+	if i < len(b) && b[i] == '}' {
+		s.depth--
+		return i + 1, nil
+	}
+	for {
+		var m member
+		var err error
+		if i >= len(b) || b[i] != '"' {
+			return i, bad(i, "expected the name of a member in quotes")
+		}
+		m.keyFrom = i + 1
+		if i, err = s.text(i); err != nil {
+			return i, err
+		}
+		m.keyTo = i - 1
+		if i = skipSpace(b, i); i >= len(b) || b[i] != ':' {
+			return i, bad(i, "expected ':' behind a name")
+		}
+		m.from = skipSpace(b, i+1)
+		if i, err = s.value(m.from); err != nil {
+			return i, err
+		}
+		m.to = i
+		if list != nil {
+			*list = append(*list, m)
+		}
+		if i = skipSpace(b, i); i >= len(b) {
+			return i, bad(i, "the text ends inside an object")
+		}
+		switch b[i] {
+		case ',':
+			i = skipSpace(b, i+1)
+		case '}':
+			s.depth--
+			return i + 1, nil
+		default:
+			return i, bad(i, "expected ',' or '}' behind a member")
+		}
+	}
+}
+
+// array scans the array at i; with a non-nil list it adds the elements to it.
+func (s *scanner) array(i int, list *[]span) (int, error) {
+	if err := s.enter(i); err != nil {
+		return i, err
+	}
+	b := s.b
+	i = skipSpace(b, i+1)
+	if i < len(b) && b[i] == ']' {
+		s.depth--
+		return i + 1, nil
+	}
+	for {
+		from := i
+		var err error
+		if i, err = s.value(i); err != nil {
+			return i, err
+		}
+		if list != nil {
+			*list = append(*list, span{from, i})
+		}
+		if i = skipSpace(b, i); i >= len(b) {
+			return i, bad(i, "the text ends inside an array")
+		}
+		switch b[i] {
+		case ',':
+			i = skipSpace(b, i+1)
+		case ']':
+			s.depth--
+			return i + 1, nil
+		default:
+			return i, bad(i, "expected ',' or ']' behind an element")
+		}
+	}
+}
+
+// text scans the string at i, opening quote included.
+func (s *scanner) text(i int) (int, error) {
+	b := s.b
+	for j := i + 1; j < len(b); j++ {
+		switch c := b[j]; {
+		case c == '"':
+			return j + 1, nil
+		case c < 0x20:
+			return j, bad(j, "control character inside a string")
+		case c == '\\':
+			j++
+			if j >= len(b) {
+				return j, bad(j, "the text ends inside a string")
+			}
+			switch b[j] {
+			case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+			case 'u':
+				if _, ok := hex4(b[j+1:]); !ok {
+					return j, bad(j, `\u without four hexadecimal digits`)
+				}
+				j += 4
+			default:
+				return j, bad(j, "unknown escape in a string")
+			}
+		}
+	}
+	return len(b), bad(len(b), "the text ends inside a string")
+}
+
+func hex4(b []byte) (rune, bool) {
+	if len(b) < 4 {
+		return 0, false
+	}
+	var r rune
+	for _, c := range b[:4] {
+		switch {
+		case c >= '0' && c <= '9':
+			r = r<<4 | rune(c-'0')
+		case c >= 'a' && c <= 'f':
+			r = r<<4 | rune(c-'a'+10)
+		case c >= 'A' && c <= 'F':
+			r = r<<4 | rune(c-'A'+10)
+		default:
+			return 0, false
+		}
+	}
+	return r, true
+}
+
+func digits(b []byte, i int) int {
+	for i < len(b) && b[i] >= '0' && b[i] <= '9' {
+		i++
+	}
+	return i
+}
+
+func (s *scanner) number(i int) (int, error) {
+	b := s.b
+	if b[i] == '-' {
+		i++
+	}
+	first := i
+	i = digits(b, i)
+	if i == first {
+		return i, bad(i, "a number without digits")
+	}
+	if b[first] == '0' && i-first > 1 {
+		return first, bad(first, "a number with a leading zero")
+	}
+	if i < len(b) && b[i] == '.' {
+		from := i + 1
+		if i = digits(b, from); i == from {
+			return i, bad(i, "no digits behind the decimal point")
+		}
+	}
+	if i < len(b) && (b[i] == 'e' || b[i] == 'E') {
+		i++
+		if i < len(b) && (b[i] == '+' || b[i] == '-') {
+			i++
+		}
+		from := i
+		if i = digits(b, from); i == from {
+			return i, bad(i, "no digits in the exponent")
+		}
+	}
+	return i, nil
+}
+
+// scanObject reads b as one object with nothing but white space around it.
+func scanObject(b []byte, list []member) (_ []member, deepest int, err error) {
+	s := scanner{b: b}
+	i := skipSpace(b, 0)
+	if i >= len(b) {
+		return nil, 0, bad(i, "the text is empty")
+	}
+	var end int
+	if b[i] == '{' {
+		end, err = s.object(i, &list)
+	} else {
+		end, err = s.value(i)
+	}
+	if err != nil {
+		return nil, s.deepest, err
+	}
+	if end = skipSpace(b, end); end != len(b) {
+		return nil, s.deepest, bad(end, "something stands behind the JSON text")
+	}
+	if b[i] != '{' {
+		return nil, s.deepest, errNotObject
+	}
+	return list, s.deepest, nil
+}
+
+// find returns the raw value of the first member called name, nil if there is none.
+func find(b []byte, list []member, name string) []byte {
+	if m := findMember(b, list, name); m != nil {
+		return b[m.from:m.to]
+	}
+	return nil
+}
+
+// findMember prefers a name written without escapes, as fastjson does.
+func findMember(b []byte, list []member, name string) *member {
+	for i := range list {
+		key := b[list[i].keyFrom:list[i].keyTo]
+		if string(key) == name && bytes.IndexByte(key, '\\') < 0 {
+			return &list[i]
+		}
+	}
+	for i := range list {
+		key := b[list[i].keyFrom:list[i].keyTo]
+		if bytes.IndexByte(key, '\\') >= 0 && unescape(key) == name {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
+// unescape reads the inside of a scanned string. Half a surrogate pair becomes U+FFFD, as do bytes that are
+// not UTF-8.
+func unescape(raw []byte) string {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return strings.ToValidUTF8(string(raw), "\uFFFD")
+	}
+	out := make([]byte, 0, len(raw))
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '\\' {
+			out = append(out, raw[i])
+			continue
+		}
+		i++
+		switch c := raw[i]; c {
+		case 'b':
+			out = append(out, '\b')
+		case 'f':
+			out = append(out, '\f')
+		case 'n':
+			out = append(out, '\n')
+		case 'r':
+			out = append(out, '\r')
+		case 't':
+			out = append(out, '\t')
+		case 'u':
+			r, _ := hex4(raw[i+1:])
+			i += 4
+			if utf16.IsSurrogate(r) {
+				low := rune(utf8.RuneError)
+				if len(raw) > i+6 && raw[i+1] == '\\' && raw[i+2] == 'u' {
+					low, _ = hex4(raw[i+3:])
+				}
+				if r = utf16.DecodeRune(r, low); r != utf8.RuneError {
+					i += 6
+				}
+			}
+			out = utf8.AppendRune(out, r)
+		default:
+			out = append(out, c)
+		}
+	}
+	return strings.ToValidUTF8(string(out), "\uFFFD")
+}
+
+// textOf is the text of a scanned string, number, true or false; "" for null, arrays, objects and nil.
+func textOf(raw []byte) string {
+	if len(raw) == 0 {
+		return ""
+	}
+	switch raw[0] {
+	case '"':
+		return unescape(raw[1 : len(raw)-1])
+	case '{', '[', 'n':
+		return ""
+	}
+	return string(raw)
+}
+
+// appendString appends s as a JSON string.
+func appendString(dst []byte, s string) []byte {
+	const hexDigits = "0123456789abcdef"
+	dst = append(dst, '"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			dst = append(dst, '\\', byte(r))
+		case r < 0x20:
+			dst = append(dst, '\\', 'u', '0', '0', hexDigits[r>>4], hexDigits[r&0xf])
+		default:
+			dst = utf8.AppendRune(dst, r)
+		}
+	}
+	return append(dst, '"')
+}

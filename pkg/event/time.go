@@ -1,0 +1,86 @@
+package event
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// MaxFuture is how far ahead of its receipt an event may claim to have happened; later ones are clamped to
+// the receipt (field facts 5.6).
+const MaxFuture = 5 * time.Minute
+
+// Bounds that tell seconds from milliseconds and finer units in a bare number: each covers 1970 to 5138.
+const (
+	maxUnixSeconds = 100_000_000_000
+	maxUnixMillis  = maxUnixSeconds * 1000
+	maxUnixMicros  = maxUnixMillis * 1000
+)
+
+// ParseTime reads a time as senders write it: RFC 3339 with any number of decimals and any offset, with 'T'
+// or a space, without an offset (then UTC), a bare date, or Unix seconds (decimals allowed), milliseconds
+// or microseconds as digits. It returns UTC, cut to milliseconds. Times before 1970 are not times: several
+// languages send their zero value (0001-01-01) for "none".
+func ParseTime(s string) (time.Time, bool) {
+	s = strings.TrimSpace(s)
+	if len(s) < 8 || len(s) > 40 {
+		if _, err := strconv.ParseFloat(s, 64); err != nil || len(s) > 40 {
+			return time.Time{}, false
+		}
+	}
+	t, ok := parseUnix(s)
+	if !ok {
+		t, ok = parseText(s)
+	}
+	if !ok || t.Unix() < 0 || t.Year() > 9999 {
+		return time.Time{}, false
+	}
+	return t.UTC().Truncate(time.Millisecond), true
+}
+
+func parseUnix(s string) (time.Time, bool) {
+	whole, fraction, _ := strings.Cut(s, ".")
+	n, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil || n < 0 {
+		return time.Time{}, false
+	}
+	switch {
+	case n < maxUnixSeconds:
+		if fraction == "" {
+			return time.Unix(n, 0), true
+		}
+		f, err := strconv.ParseFloat("0."+fraction, 64)
+		if err != nil {
+			return time.Time{}, false
+		}
+		return time.Unix(n, int64(f*1e9)), true
+	case n < maxUnixMillis:
+		return time.UnixMilli(n), true
+	case n < maxUnixMicros:
+		return time.UnixMicro(n), true
+	}
+	return time.Time{}, false
+}
+
+func parseText(s string) (time.Time, bool) {
+	if len(s) > 10 && (s[10] == ' ' || s[10] == 't') {
+		s = s[:10] + "T" + s[11:]
+	}
+	if n := len(s); n > 10 && s[n-1] == 'z' {
+		s = s[:n-1] + "Z"
+	}
+	for _, layout := range []string{
+		time.RFC3339, // reads any number of decimals
+		"2006-01-02T15:04:05Z0700",
+		"2006-01-02T15:04:05",
+		"2006-01-02T15:04Z07:00",
+		"2006-01-02T15:04",
+		"2006-01-02",
+		"20060102T150405Z0700",
+	} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, true
+		}
+	}
+	return time.Time{}, false
+}
