@@ -92,10 +92,14 @@ func mergeContext(item []byte, list []member, batch []byte) ([]byte, *member, er
 	if err != nil {
 		return nil, nil, asError(err)
 	}
+	taken := make(map[string]bool, len(inner))
+	for _, m := range inner {
+		taken[unescape(own[m.keyFrom:m.keyTo])] = true
+	}
 	var more []byte
 	for _, m := range outer {
 		key := batch[m.keyFrom:m.keyTo]
-		if findMember(own, inner, unescape(key)) != nil {
+		if taken[unescape(key)] {
 			continue
 		}
 		if len(inner) > 0 || more != nil {

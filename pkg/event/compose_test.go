@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -69,7 +70,8 @@ func TestSplit(t *testing.T) {
 	require.Nil(t, r.Context)
 	require.Len(t, r.Items, 1)
 
-	for body, want := range map[string]string{`{"batch":[`: InvalidJSON, ``: InvalidJSON, `[]`: InvalidType, `{"batch":[],"context":"x"}`: InvalidType} {
+	for body, want := range map[string]string{`{"batch":[`: InvalidJSON, ``: InvalidJSON, `[]`: InvalidType, `{"batch":[],"context":"x"}`: InvalidType,
+		`{"batch":[],"context":{"a":"` + strings.Repeat("x", MaxBatchContextBytes) + `"}}`: TooLarge} {
 		_, err := Split([]byte(body))
 		require.Equal(t, want, Reason(err, ""), body)
 	}

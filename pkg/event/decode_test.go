@@ -159,6 +159,7 @@ func TestReasons(t *testing.T) {
 		`{"type":"page","userId":"u","messageId":"` + strings.Repeat("u", MaxIDBytes+1) + `"}`:                   IDTooLong,
 		`{"type":"page","userId":"u","x":` + strings.Repeat("[", MaxDepth) + strings.Repeat("]", MaxDepth) + `}`: TooDeep,
 		`{"type":"page","userId":"u","x":` + strings.Repeat("[", 5000000) + `}`:                                  InvalidJSON,
+		`{"type":"page","userId":"u","context":{"externalIds":[` + strings.Repeat("0,", MaxExternalIDs) + `0]}}`: TooManyIDs,
 		"{\"type\":\"page\",\"userId\":\"Z\xf3\xb3ty\"}":                                                         InvalidUTF8,
 	} {
 		e, err := Decode([]byte(body), Meta{ReceivedAt: received})

@@ -13,6 +13,7 @@ const (
 	TooLarge          = "too_large"
 	InvalidType       = "invalid_type" // a field has a JSON type that cannot be read
 	IDTooLong         = "id_too_long"
+	TooManyIDs        = "too_many_ids"
 	MissingType       = "missing_type"
 	UnknownType       = "unknown_type"
 	NoUserAnonID      = "no_user_anon_id" // Segment's own name

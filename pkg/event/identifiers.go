@@ -1,9 +1,14 @@
 package event
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
+
+// MaxExternalIDs is how many entries context.externalIds may have. SDKs fill in a handful; the bound keeps one
+// event from joining thousands of identifiers.
+const MaxExternalIDs = 100
 
 // Identifiers returns what the event says about who it is: userId, anonymousId, the person's e-mail and phone
 // (traits, else context.traits), context.externalIds, and of an alias the previousId (as a user id). Blank
@@ -74,6 +79,9 @@ func (e *Event) external() []Identifier {
 	if _, err := s.array(0, &items); err != nil {
 		return nil // cannot be: it was scanned as part of the body
 	}
+	if len(items) > MaxExternalIDs {
+		items = items[:MaxExternalIDs] // Validate has refused it at the door
+	}
 	var ids []Identifier
 	for _, at := range items {
 		raw := e.externalIDs[at.from:at.to]
@@ -87,6 +95,18 @@ func (e *Event) external() []Identifier {
 		}
 	}
 	return ids
+}
+
+func (e *Event) countExternal() int {
+	if len(e.externalIDs) <= 2*MaxExternalIDs { // an element and a comma are two bytes
+		return 0
+	}
+	s := scanner{b: e.externalIDs}
+	var items []span
+	if _, err := s.array(0, &items); err != nil {
+		return 0 // cannot be: it was scanned as part of the body
+	}
+	return len(items)
 }
 
 // Key is the sender's own id for the person, by which events of one sender keep their order: anonymousId,
@@ -116,6 +136,8 @@ func (e *Event) Validate() error {
 		return missing(MissingPreviousID, "previousId", "an alias names the id that was used before")
 	case e.Type == Alias && e.UserID == "":
 		return missing(MissingUserID, "userId", "an alias names the id that is used from now on")
+	case e.countExternal() > MaxExternalIDs:
+		return missing(TooManyIDs, "context.externalIds", fmt.Sprintf("has more than %d entries", MaxExternalIDs))
 	case len(e.Identifiers()) == 0:
 		return missing(NoUserAnonID, "userId", "names nobody: neither userId nor anonymousId, e-mail, phone or external id")
 	case e.Type == Track && e.Name == "":

@@ -6,6 +6,10 @@ import (
 	"time"
 )
 
+// MaxBatchContextBytes bounds a batch-level context. It is copied into every item of the batch, so its size
+// counts up to 2,500 times; SDKs write less than 2 KB.
+const MaxBatchContextBytes = 64 << 10
+
 // Request is the body of one call, split. Slices alias it.
 type Request struct {
 	WriteKey string    // "writeKey" at the top, "" if none
@@ -36,6 +40,9 @@ func Split(body []byte) (Request, error) {
 	r.Batch = true
 	if r.Context, err = object("context", find(body, list, "context")); err != nil {
 		return Request{}, fmt.Errorf("read the batch: %w", err)
+	}
+	if len(r.Context) > MaxBatchContextBytes {
+		return Request{}, &Error{Reason: TooLarge, Path: "context", Detail: fmt.Sprintf("a batch-level context has %d bytes, at most %d", len(r.Context), MaxBatchContextBytes)}
 	}
 	s := scanner{b: batch}
 	items := make([]span, 0, bytes.Count(batch, []byte("messageId")))
