@@ -1,0 +1,271 @@
+package stream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/sasl"
+	"github.com/segmentio/kafka-go/sasl/plain"
+	"github.com/segmentio/kafka-go/sasl/scram"
+	"go.uber.org/zap"
+
+	"github.com/weft-cdp/weft/pkg/config"
+)
+
+const (
+	// requestTimeout bounds every request that the broker answers at once.
+	requestTimeout = 10 * time.Second
+	// dialTimeout bounds a connection attempt, TLS and SASL included.
+	dialTimeout = 5 * time.Second
+	// metadataTTL is how old the view of the cluster may become when nothing fails; on failures it is read
+	// anew at once. kafka-go reads it for all topics, at random times within this span.
+	metadataTTL = 20 * time.Second
+	// refreshEvery keeps many partitions that fail together from reading the metadata once each.
+	refreshEvery = 100 * time.Millisecond
+)
+
+// Client is a connection to one Kafka cluster. It is safe for concurrent use. Close ends it.
+type Client struct {
+	cfg       config.Kafka
+	log       *zap.Logger
+	addr      net.Addr
+	transport *kafka.Transport
+	dialer    *kafka.Dialer
+	conns     *connections
+	cancel    context.CancelFunc
+
+	topicPatience time.Duration // the constant, shorter in tests
+
+	refreshMu sync.Mutex
+	refreshed time.Time
+
+	lanesMu sync.Mutex
+	lanes   map[lane]chan struct{} // see produce.go: holds a token while no request is in flight
+
+	coordMu      sync.Mutex
+	coordinators map[string]int32 // group to broker id
+
+	encoders sync.Pool // *encoder
+}
+
+// New checks cfg and reads its secrets; it connects to nothing.
+func New(cfg config.Kafka, log *zap.Logger) (*Client, error) {
+	if len(cfg.Brokers) == 0 {
+		return nil, errors.New("kafka.brokers: at least one is needed")
+	}
+	tlsConfig, err := loadTLS(cfg.TLS)
+	if err != nil {
+		return nil, fmt.Errorf("kafka.tls: %w", err)
+	}
+	mechanism, err := loadSASL(cfg.SASL)
+	if err != nil {
+		return nil, fmt.Errorf("kafka.sasl: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	conns := &connections{open: make(map[*trackedConn]struct{})}
+	return &Client{
+		cfg:  cfg,
+		log:  log,
+		addr: kafka.TCP(cfg.Brokers...),
+		transport: &kafka.Transport{
+			Dial: conns.dial, DialTimeout: dialTimeout, MetadataTTL: metadataTTL,
+			ClientID: cfg.ClientID, TLS: tlsConfig, SASL: mechanism, Context: ctx,
+		},
+		dialer: &kafka.Dialer{
+			ClientID: cfg.ClientID, Timeout: dialTimeout, DialFunc: conns.dial, TLS: tlsConfig, SASLMechanism: mechanism,
+		},
+		conns:         conns,
+		cancel:        cancel,
+		topicPatience: topicPatience,
+		lanes:         make(map[lane]chan struct{}),
+		coordinators:  make(map[string]int32),
+	}, nil
+}
+
+// Close ends all requests and connections. It may be called more than once. RunGroup, Batcher.Run and
+// Fetch should have returned before: they would only fail from here on.
+func (c *Client) Close() {
+	c.cancel()
+	c.transport.CloseIdleConnections()
+	c.conns.closeAll()
+}
+
+// Ping returns nil if a broker answers.
+func (c *Client) Ping(ctx context.Context) error {
+	if _, err := c.metadata(ctx, nil); err != nil {
+		return fmt.Errorf("ping kafka at %s: %w", strings.Join(c.cfg.Brokers, ","), err)
+	}
+	return nil
+}
+
+// do sends one request and returns the answer's body. route nil: any broker.
+func (c *Client) do(ctx context.Context, timeout time.Duration, key protocol.ApiKey, version int16, body []byte,
+	route func(protocol.Cluster) (protocol.Broker, error),
+) (*reader, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	m, err := c.transport.RoundTrip(ctx, c.addr, &exchange{
+		key: key, version: version, clientID: c.cfg.ClientID, body: body, route: route,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a, ok := m.(*answer)
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", key, errMalformed)
+	}
+	return &reader{b: a.body}, nil
+}
+
+// toLeader routes to the leader of a partition.
+func toLeader(topicName string, partition int32) func(protocol.Cluster) (protocol.Broker, error) {
+	return func(cluster protocol.Cluster) (protocol.Broker, error) {
+		t, ok := cluster.Topics[topicName]
+		if !ok {
+			return protocol.Broker{ID: -1}, protocol.NewErrNoTopic(topicName)
+		}
+		p, ok := t.Partitions[partition]
+		if !ok {
+			return protocol.Broker{ID: -1}, protocol.NewErrNoPartition(topicName, partition)
+		}
+		b, ok := cluster.Brokers[p.Leader]
+		if !ok {
+			return protocol.Broker{ID: -1}, protocol.NewErrNoLeader(topicName, partition)
+		}
+		return b, nil
+	}
+}
+
+// toBroker routes to a broker by its id.
+func toBroker(id int32) func(protocol.Cluster) (protocol.Broker, error) {
+	return func(protocol.Cluster) (protocol.Broker, error) { return protocol.Broker{ID: id}, nil }
+}
+
+// refreshMessage makes kafka-go's transport read the cluster's metadata anew. The transport does so after
+// every answer to CreateTopics; this one is answered on the spot, and nothing goes over the wire.
+type refreshMessage struct{}
+
+func (refreshMessage) ApiKey() protocol.ApiKey                 { return protocol.CreateTopics } //nolint:revive // kafka-go's spelling
+func (refreshMessage) Required(map[protocol.ApiKey]int16) bool { return true }
+
+// refresh has the transport's view of the cluster renewed; it gives up quietly, the next failure asks again.
+func (c *Client) refresh(ctx context.Context) {
+	c.refreshMu.Lock()
+	defer c.refreshMu.Unlock()
+	if time.Since(c.refreshed) < refreshEvery || ctx.Err() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if _, err := c.transport.RoundTrip(ctx, c.addr, refreshMessage{}); err != nil {
+		c.log.Debug("kafka metadata not renewed", zap.Error(err))
+	}
+	c.refreshed = time.Now()
+}
+
+func loadTLS(cfg config.TLS) (*tls.Config, error) {
+	if !cfg.Enabled {
+		return nil, nil //nolint:nilnil // no TLS is not an error
+	}
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if cfg.CAFile != "" {
+		pem, err := os.ReadFile(cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read ca_file: %w", err)
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ca_file %s: no certificate in it", cfg.CAFile)
+		}
+	}
+	if cfg.CertFile != "" || cfg.KeyFile != "" {
+		cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read cert_file and key_file: %w", err)
+		}
+		t.Certificates = []tls.Certificate{cert}
+	}
+	return t, nil
+}
+
+func loadSASL(cfg config.SASL) (sasl.Mechanism, error) {
+	if cfg.Mechanism == "" {
+		return nil, nil //nolint:nilnil // no log-in is not an error
+	}
+	var password string
+	if cfg.PasswordFile != "" {
+		b, err := os.ReadFile(cfg.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("read password_file: %w", err)
+		}
+		password = strings.TrimRight(string(b), "\r\n")
+	}
+	switch cfg.Mechanism {
+	case "plain":
+		return plain.Mechanism{Username: cfg.Username, Password: password}, nil
+	case "scram-sha-256":
+		return scram.Mechanism(scram.SHA256, cfg.Username, password)
+	case "scram-sha-512":
+		return scram.Mechanism(scram.SHA512, cfg.Username, password)
+	}
+	return nil, fmt.Errorf("mechanism %q: plain, scram-sha-256 or scram-sha-512", cfg.Mechanism)
+}
+
+// connections are the sockets that are open, so that Close can end requests that wait on them.
+type connections struct {
+	mu     sync.Mutex
+	open   map[*trackedConn]struct{}
+	closed bool
+}
+
+type trackedConn struct {
+	net.Conn
+	of *connections
+}
+
+// Close closes the socket and forgets it.
+func (t *trackedConn) Close() error {
+	t.of.mu.Lock()
+	delete(t.of.open, t)
+	t.of.mu.Unlock()
+	return t.Conn.Close()
+}
+
+func (c *connections) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	t := &trackedConn{Conn: conn, of: c}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, errors.Join(ErrClosed, conn.Close())
+	}
+	c.open[t] = struct{}{}
+	return t, nil
+}
+
+func (c *connections) closeAll() {
+	c.mu.Lock()
+	c.closed = true
+	open := make([]*trackedConn, 0, len(c.open))
+	for t := range c.open {
+		open = append(open, t)
+	}
+	c.mu.Unlock()
+	for _, t := range open {
+		_ = t.Close() // whoever used it sees the error
+	}
+}

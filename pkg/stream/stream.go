@@ -1,0 +1,95 @@
+// Package stream moves records between Weft and Kafka: topics, offsets, acknowledged writes, verified
+// reads, and the ownership of partitions. It is the only importer of kafka-go.
+//
+// It owns: connections, the metadata of the cluster, record batches on the wire, consumer groups, retries.
+//
+// It guarantees:
+//   - Produce returns nil only when all in-sync replicas have the records; per partition one request is in
+//     flight and nothing is sent past a failed one, so that no gap can open (architecture section 4, rule 1).
+//     Repeats are possible: a request whose answer was lost is sent again. Readers drop them by position.
+//   - A Fetcher delivers every committed record once and in order, checks each batch's CRC-32C, leaves out
+//     aborted transactions and control records, and never skips: an offset that is gone is an error.
+//   - A Claim's commit carries generation and member: a stale owner's commit is refused (ErrFenced).
+//
+// kafka-go is used for what it does well: connections, TLS, SASL, discovery of brokers and the membership
+// of groups. Records are written and read as raw batches through its transport, because its own readers
+// return aborted transactions as if committed (segmentio/kafka-go#1332), and commits carry metadata, which
+// its Generation cannot (architecture section 8).
+//
+// It must not know what a record means: it knows bytes, keys and headers, no event.
+package stream
+
+import (
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/weft-cdp/weft/pkg/topic"
+)
+
+// Record is one record of a partition.
+type Record struct {
+	Topic     string
+	Partition int
+	Offset    int64
+	// Key and Value are nil if the record has none; an empty one is not nil.
+	Key, Value []byte
+	Headers    []topic.Header
+	// Time is what the producer, or on topics with LogAppendTime the broker, stamped on a fetched record.
+	// Produce ignores it and stamps the time of sending, so that retention counts from there. Nothing in
+	// Weft may rely on it.
+	Time time.Time
+}
+
+// Batch is what one Fetch returned.
+type Batch struct {
+	// Records in the order of the log; there may be none. Keys, values and headers belong to the caller for
+	// ever; they share memory with each other, so they must not be written to.
+	Records []Record
+	// Next is the offset to read from next: it moves over gaps, control records and aborted records too.
+	Next int64
+	// HighWatermark is the end of what all in-sync replicas have, as the leader said with this answer.
+	HighWatermark int64
+}
+
+var (
+	// ErrPermanent means that the same call will fail in the same way: too large, not allowed, no such topic.
+	ErrPermanent = errors.New("kafka refuses this for good")
+	// ErrOffsetOutOfRange means that the offset to read from is before the log's start or beyond its end.
+	// The caller stops loudly: records are lost to it.
+	ErrOffsetOutOfRange = errors.New("offset is outside of the log")
+	// ErrFenced means that a commit was refused, and has no effect, because the claim is no longer this
+	// member's: its generation ended.
+	ErrFenced = errors.New("partition is claimed by a newer generation")
+	// ErrRejoin is returned by an owner that wants its member to leave the group and to join as a new one.
+	ErrRejoin = errors.New("leave the group and join as a new member")
+	// ErrStop is wrapped by the error of an owner that must not go on: RunGroup returns it.
+	ErrStop = errors.New("stop")
+	// ErrClosed means that the client, fetcher or batcher was closed.
+	ErrClosed = errors.New("closed")
+	// ErrUnknownTopic means that Kafka has no such topic.
+	ErrUnknownTopic = errors.New("topic does not exist")
+)
+
+// RecordError says which record of a Produce call was refused. It wraps ErrPermanent; the records before
+// Index are written, those after it are not.
+type RecordError struct {
+	Index int   // in the slice given to Produce
+	Bytes int   // size of the record on the wire
+	Err   error // the broker's answer
+}
+
+func (e *RecordError) Error() string {
+	return "record " + itoa(e.Index) + " of " + itoa(e.Bytes) + " bytes: " + e.Err.Error()
+}
+
+// Unwrap makes errors.Is find ErrPermanent and the broker's answer.
+func (e *RecordError) Unwrap() []error { return []error{ErrPermanent, e.Err} }
+
+// PartitionFor is the partition of key among n: murmur2, as Kafka's Java client has it; any one for nil.
+func PartitionFor(key []byte, n int) int {
+	if key == nil {
+		return rand.IntN(n) //nolint:gosec // spreading, not a secret
+	}
+	return topic.Partition(key, n)
+}
