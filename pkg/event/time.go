@@ -28,7 +28,10 @@ func ParseTime(s string) (time.Time, bool) {
 			return time.Time{}, false
 		}
 	}
-	t, ok := parseUnix(s)
+	t, ok := parseCompact(s)
+	if !ok {
+		t, ok = parseUnix(s)
+	}
 	if !ok {
 		t, ok = parseText(s)
 	}
@@ -36,6 +39,16 @@ func ParseTime(s string) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return t.UTC().Truncate(time.Millisecond), true
+}
+
+// parseCompact reads 8 or 14 digits that begin with the century: as a number they would be seconds of
+// August 1970 or milliseconds of the 26th century.
+func parseCompact(s string) (time.Time, bool) {
+	if !strings.HasPrefix(s, "19") && !strings.HasPrefix(s, "20") || len(s) != 8 && len(s) != 14 {
+		return time.Time{}, false
+	}
+	t, err := time.Parse("20060102150405"[:len(s)], s)
+	return t, err == nil
 }
 
 func parseUnix(s string) (time.Time, bool) {
