@@ -1,0 +1,316 @@
+package keyed
+
+import (
+	"crypto/rand"
+	"encoding"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/weft-cdp/weft/pkg/topic"
+)
+
+// Everything stored begins with a version byte: a newer binary reads the older, an older one refuses.
+const (
+	cellVersion  = 1
+	entryVersion = 1
+)
+
+// revLen is the length of a revision, which stands right behind the version byte of a stored state.
+const revLen = 8
+
+// cell is a state as it lies in Redis: live, or frozen with a pointer to the key it was merged into.
+type cell struct {
+	rev       string // as read; "" if the key was never written
+	frozen    bool
+	delivered bool             // frozen: the payload has arrived
+	forward   string           // frozen: the key it was merged into
+	moveSeq   int64            // frozen: the move that carries the payload
+	notes     map[string]int64 // origin key -> highest move of it that is in
+	body      []byte           // encoded S, empty for the zero S; frozen: the payload until delivered
+	bodyVer   int
+}
+
+const (
+	flagFrozen    = 1
+	flagDelivered = 2
+)
+
+// newRevision makes a revision that never repeats: 64 random bits. Only a repeat within one key's own
+// history could do harm, while a request of the past is still on its way.
+func newRevision() []byte {
+	b := make([]byte, revLen)
+	_, _ = rand.Read(b) // crypto/rand.Read never fails
+	return b
+}
+
+func (c *cell) encode() []byte {
+	b := make([]byte, 0, 64+len(c.body))
+	b = append(b, cellVersion)
+	b = append(b, newRevision()...)
+	var flags byte
+	if c.frozen {
+		flags |= flagFrozen
+	}
+	if c.delivered {
+		flags |= flagDelivered
+	}
+	b = append(b, flags)
+	if c.frozen {
+		b = appendString(b, c.forward)
+		b = binary.AppendVarint(b, c.moveSeq)
+	}
+	b = binary.AppendUvarint(b, uint64(len(c.notes)))
+	for _, k := range slices.Sorted(maps.Keys(c.notes)) {
+		b = appendString(b, k)
+		b = binary.AppendVarint(b, c.notes[k])
+	}
+	b = binary.AppendUvarint(b, uint64(c.bodyVer)) //nolint:gosec // a version is a small positive constant
+	return append(b, c.body...)
+}
+
+var errCorrupt = errors.New("stored value is cut off or malformed")
+
+func decodeCell(b []byte) (*cell, error) {
+	if len(b) == 0 {
+		return &cell{}, nil
+	}
+	if b[0] > cellVersion {
+		return nil, fmt.Errorf("%w: cell version %d, known %d", ErrNewerState, b[0], cellVersion)
+	}
+	if len(b) < 1+revLen+1 {
+		return nil, errCorrupt
+	}
+	c := &cell{rev: string(b[1 : 1+revLen])}
+	flags := b[1+revLen]
+	c.frozen, c.delivered = flags&flagFrozen != 0, flags&flagDelivered != 0
+	d := decoder{b: b[2+revLen:]}
+	if c.frozen {
+		c.forward, c.moveSeq = d.string(), d.varint()
+	}
+	if n := d.uvarint(); n > 0 {
+		c.notes = make(map[string]int64, min(n, uint64(len(d.b))))
+		for range n {
+			k := d.string()
+			c.notes[k] = d.varint()
+			if d.err != nil {
+				break
+			}
+		}
+	}
+	c.bodyVer = int(d.uvarint()) //nolint:gosec // checked by the reader of the body
+	if d.err != nil {
+		return nil, d.err
+	}
+	c.body = d.b
+	return c, nil
+}
+
+// encodeBody encodes a state; the zero encoding stands for the zero state.
+func encodeBody[S any](s *S) ([]byte, error) {
+	if m, ok := any(s).(encoding.BinaryMarshaler); ok {
+		b, err := m.MarshalBinary()
+		if err != nil {
+			return nil, fmt.Errorf("encode state: %w", err)
+		}
+		return b, nil
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("encode state: %w", err)
+	}
+	return b, nil
+}
+
+func decodeBody[S any](b []byte, version, known int) (*S, error) {
+	s := new(S)
+	if version > known {
+		return nil, fmt.Errorf("%w: version %d, known %d", ErrNewerState, version, known)
+	}
+	if len(b) == 0 {
+		return s, nil
+	}
+	var err error
+	if m, ok := any(s).(encoding.BinaryUnmarshaler); ok {
+		err = m.UnmarshalBinary(b)
+	} else {
+		err = json.Unmarshal(b, s)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("decode state: %w", err)
+	}
+	return s, nil
+}
+
+const (
+	entryPass      = 1 // the value is that of the input record at an offset
+	entryTombstone = 2
+)
+
+// encodeOutput encodes an outbox entry. in is the input record of a passed-through one: its headers are
+// not stored again.
+func encodeOutput(o *Output, in *Record) []byte {
+	b := make([]byte, 0, 64+len(o.Value))
+	b = append(b, entryVersion)
+	var flags byte
+	if o.PassThrough {
+		flags |= entryPass
+	} else if o.Value == nil {
+		flags |= entryTombstone
+	}
+	b = append(b, flags)
+	b = appendString(b, o.Topic)
+	b = appendString(b, o.Key)
+	hs := o.Headers
+	if o.PassThrough && in != nil {
+		hs = slices.DeleteFunc(slices.Clone(hs), func(h topic.Header) bool {
+			v, ok := topic.Get(in.Headers, h.Key)
+			return ok && v == string(h.Value)
+		})
+	}
+	b = appendHeaders(b, hs)
+	if o.PassThrough {
+		return binary.AppendVarint(b, o.Offset)
+	}
+	return append(b, o.Value...)
+}
+
+func decodeOutput(b []byte) (Output, error) {
+	if len(b) < 2 {
+		return Output{}, errCorrupt
+	}
+	if b[0] > entryVersion {
+		return Output{}, fmt.Errorf("%w: outbox version %d, known %d", ErrNewerState, b[0], entryVersion)
+	}
+	flags := b[1]
+	d := decoder{b: b[2:]}
+	o := Output{Topic: d.string(), Key: d.string(), Headers: d.headers()}
+	switch {
+	case flags&entryPass != 0:
+		o.PassThrough, o.Offset = true, d.varint()
+	case flags&entryTombstone == 0:
+		o.Value = append([]byte{}, d.b...)
+	}
+	return o, d.err
+}
+
+// move is a change for a key of another slot: the payload of a frozen key, or a late record of it.
+type move struct {
+	seq    int64  // in the origin's slot; set by position in the list
+	origin string // the frozen key
+	late   *Record
+}
+
+func encodeMove(m *move) []byte {
+	b := appendString([]byte{entryVersion}, m.origin)
+	if m.late == nil {
+		return b
+	}
+	r := m.late
+	b = appendString(b, r.Topic)
+	b = binary.AppendVarint(b, int64(r.Partition))
+	b = binary.AppendVarint(b, r.Offset)
+	b = appendHeaders(b, r.Headers)
+	return append(b, r.Value...)
+}
+
+func decodeMove(b []byte) (*move, error) {
+	if len(b) == 0 {
+		return nil, errCorrupt
+	}
+	if b[0] > entryVersion {
+		return nil, fmt.Errorf("%w: move version %d, known %d", ErrNewerState, b[0], entryVersion)
+	}
+	d := decoder{b: b[1:]}
+	m := &move{origin: d.string()}
+	if d.err != nil || len(d.b) == 0 {
+		return m, d.err
+	}
+	var r Record
+	r.Topic = d.string()
+	r.Partition, r.Offset = int(d.varint()), d.varint()
+	r.Headers = d.headers()
+	r.Key, r.Value = []byte(m.origin), d.b
+	if d.err != nil {
+		return nil, d.err
+	}
+	rec, err := parseRecord(r.Record)
+	if err != nil {
+		return nil, err
+	}
+	m.late = &rec
+	return m, nil
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendHeaders(b []byte, hs []topic.Header) []byte {
+	b = binary.AppendUvarint(b, uint64(len(hs)))
+	for _, h := range hs {
+		b = appendString(b, h.Key)
+		b = appendString(b, string(h.Value))
+	}
+	return b
+}
+
+// decoder reads what the append functions wrote; the first fault sticks.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.b)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) string() string {
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		d.fail()
+		return ""
+	}
+	s := string(d.b[:n])
+	d.b = d.b[n:]
+	return s
+}
+
+func (d *decoder) headers() []topic.Header {
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		d.fail()
+		return nil
+	}
+	hs := make([]topic.Header, 0, n)
+	for range n {
+		hs = append(hs, topic.Header{Key: d.string(), Value: []byte(d.string())})
+	}
+	return hs
+}
+
+func (d *decoder) fail() {
+	if d.err == nil {
+		d.err = errCorrupt
+	}
+	d.b = nil
+}

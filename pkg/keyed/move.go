@@ -1,0 +1,134 @@
+package keyed
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/weft-cdp/weft/pkg/topic"
+)
+
+// maxHops bounds a walk along forward pointers. Pointers always lead to an earlier node of the fixed
+// order and are written once, so a longer one means corrupt state, not patience.
+const maxHops = 100_000
+
+// slotOf is the slot that a key of this stage lives in.
+func (d *foldDecider[S]) slotOf(key string) Slot {
+	p := topic.Partition([]byte(key), d.s.opt.Topics.Partitions)
+	return newSlot(d.s.deps.Store, d.s.opt.Topics, d.s.opt.Stage, p, d.s.script)
+}
+
+func (d *foldDecider[S]) read(ctx context.Context, key string) (*held[S], error) {
+	b, err := d.s.deps.Store.Get(ctx, d.slotOf(key).stateKey(key))
+	if err != nil {
+		return nil, err
+	}
+	return d.hold(key, b)
+}
+
+// home brings a move to its target, hop by hop from its origin's own pointer. Coming home twice is once.
+func (d *foldDecider[S]) home(ctx context.Context, _ Slot, m *move) error {
+	origin, err := d.read(ctx, m.origin)
+	if err != nil {
+		return err
+	}
+	if !origin.frozen {
+		return fmt.Errorf("origin %s of a move is not frozen: %w", m.origin, ErrStateLost)
+	}
+	if m.late != nil {
+		return d.deliver(ctx, origin, m.seq, m.late)
+	}
+	if origin.moveSeq != m.seq {
+		return fmt.Errorf("origin %s was frozen by move %d, not %d: %w", m.origin, origin.moveSeq, m.seq, errCorrupt)
+	}
+	return d.payload(ctx, origin)
+}
+
+// payload brings the payload of a frozen key home and marks it delivered.
+func (d *foldDecider[S]) payload(ctx context.Context, origin *held[S]) error {
+	if origin.delivered {
+		return nil
+	}
+	if err := d.deliver(ctx, origin, origin.moveSeq, nil); err != nil {
+		return err
+	}
+	origin.delivered, origin.body = true, nil
+	w, err := d.write(origin)
+	if err != nil {
+		return err
+	}
+	// Refused means that another owner has marked it.
+	if _, err := d.slotOf(origin.key).commit(ctx, commitArgs{states: []stateWrite{w}}); err != nil {
+		return err
+	}
+	return nil
+}
+
+// deliver applies one move of origin (late nil: its payload) to whatever live key its pointer leads to.
+func (d *foldDecider[S]) deliver(ctx context.Context, origin *held[S], seq int64, late *Record) error {
+	key := origin.forward
+	for hop := 0; ; hop++ {
+		if hop > maxHops {
+			return fmt.Errorf("more than %d forward pointers from %s: %w", maxHops, origin.key, errCorrupt)
+		}
+		h, err := d.read(ctx, key)
+		if err != nil {
+			return err
+		}
+		if n, ok := h.notes[origin.key]; ok && n >= seq {
+			return nil
+		}
+		if h.frozen {
+			// Its own payload, with the notes, goes before anything that passes through.
+			if err := d.payload(ctx, h); err != nil {
+				return err
+			}
+			key = h.forward
+			continue
+		}
+		ok, err := d.take(ctx, h, origin, seq, late)
+		if err != nil || ok {
+			return err
+		}
+		d.s.metrics.refused.WithLabelValues("revision").Inc() // somebody else changed it: look again
+	}
+}
+
+// take applies the move to a live state by compare-and-set on its revision.
+func (d *foldDecider[S]) take(ctx context.Context, h, origin *held[S], seq int64, late *Record) (bool, error) {
+	now := d.s.deps.Now()
+	var outs []Output
+	if late != nil {
+		outs = d.fold.Apply(h.key, h.s, *late, now)
+	} else {
+		outs = d.mergeInto(h, origin, now)
+	}
+	if h.notes == nil {
+		h.notes = map[string]int64{}
+	}
+	h.notes[origin.key] = seq
+	outs = append(outs, d.settle(h, now)...)
+	w, err := d.write(h)
+	if err != nil {
+		return false, err
+	}
+	args := commitArgs{states: []stateWrite{w}}
+	for i := range outs {
+		args.outputs = append(args.outputs, encodeOutput(&outs[i], nil))
+	}
+	r, err := d.slotOf(h.key).commit(ctx, args)
+	return r.ok, err
+}
+
+func (d *foldDecider[S]) mergeInto(h, origin *held[S], now time.Time) []Output {
+	if h.notes == nil {
+		h.notes = map[string]int64{}
+	}
+	merged := maps.Clone(h.notes)
+	for k, n := range origin.notes {
+		merged[k] = max(merged[k], n)
+	}
+	h.notes = merged
+	return d.fold.Merge(h.key, h.s, *origin.s, now)
+}

@@ -1,0 +1,185 @@
+package keyed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/weft-cdp/weft/pkg/store"
+	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/pkg/topic"
+)
+
+// maxReadyLag is how many records a partition may be behind and still count as caught up: what a stage
+// folds in about a second.
+const maxReadyLag = 10_000
+
+// Stage runs one stage over all partitions of its input that the group gives to this process.
+type Stage struct {
+	opt     Options
+	deps    Deps
+	dec     decider
+	script  *store.Script
+	metrics *metrics
+
+	mu      sync.Mutex
+	workers map[int]*worker // by partition, those owned at the moment
+	joined  bool
+}
+
+// decider is what differs between a fold and a planner.
+type decider interface {
+	// decide prepares the script for a batch, which may be empty. It returns nil when there is nothing
+	// to do.
+	decide(ctx context.Context, w *worker, batch []Record, now time.Time) (*decision, error)
+	published(ctx context.Context, slot Slot, outs []Output) error
+	// home brings a move to its target.
+	home(ctx context.Context, slot Slot, m *move) error
+}
+
+// decision is what a batch came to.
+type decision struct {
+	states     []stateWrite
+	outputs    []Output
+	moves      []*move
+	seenIDs    [][]byte
+	seenAt     time.Time
+	seenWindow time.Duration
+	accepted   func() // called when the script was accepted
+}
+
+// NewPlan makes a stage of a Planner. It starts nothing.
+func NewPlan(opt Options, p Planner, deps Deps) (*Stage, error) {
+	return newStage(opt, deps, func(*Stage) decider { return &planDecider{p: p} })
+}
+
+// NewFold makes a stage of a Fold. It starts nothing.
+func NewFold[S any](opt Options, fold Fold[S], deps Deps) (*Stage, error) {
+	return newStage(opt, deps, func(s *Stage) decider { return newFoldDecider(s, fold) })
+}
+
+func newStage(opt Options, deps Deps, dec func(*Stage) decider) (*Stage, error) {
+	if err := opt.validate(); err != nil {
+		return nil, fmt.Errorf("stage %s: %w", opt.Stage, err)
+	}
+	if deps.Stream == nil || deps.Store == nil || deps.Log == nil {
+		return nil, fmt.Errorf("stage %s: stream, store and log are required", opt.Stage)
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	m, err := newMetrics(deps.Metrics, opt.Stage)
+	if err != nil {
+		return nil, fmt.Errorf("stage %s: %w", opt.Stage, err)
+	}
+	s := &Stage{opt: opt, deps: deps, metrics: m, script: store.NewScript(commitSource), workers: map[int]*worker{}}
+	s.dec = dec(s)
+	return s, nil
+}
+
+// Run works until ctx ends, and then returns nil, or until an error that a person must look at:
+// ErrStateLost, ErrNewerState, ErrPartitionCount or a log that no longer reaches back to where the slot is.
+func (s *Stage) Run(ctx context.Context) error {
+	if err := s.checkDeployment(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("stage %s: %w", s.opt.Stage, err)
+	}
+	group := stream.GroupOptions{Group: s.opt.Topics.Group(s.opt.Stage, s.opt.Input), Topics: []string{s.opt.Input}}
+	if err := s.deps.Stream.RunGroup(ctx, group, s.own); err != nil {
+		return fmt.Errorf("stage %s: %w", s.opt.Stage, err)
+	}
+	return nil
+}
+
+// checkDeployment writes or compares the deployment's partition count, with the topic's own too.
+func (s *Stage) checkDeployment(ctx context.Context) error {
+	want := strconv.Itoa(s.opt.Topics.Partitions)
+	return retry(ctx, s.deps.Log, "deployment check is held", func() error {
+		got, err := s.deps.Store.Fact(ctx, DeploymentKey(s.opt.Topics), "partitions", want)
+		if err != nil {
+			return err
+		}
+		if got != want {
+			return fmt.Errorf("%w: configured %s, deployed with %s", ErrPartitionCount, want, got)
+		}
+		n, err := s.deps.Stream.PartitionCount(ctx, s.opt.Input)
+		if err != nil {
+			return err
+		}
+		if n != s.opt.Topics.Partitions {
+			return fmt.Errorf("%w: %s has %d, configured %s", ErrPartitionCount, s.opt.Input, n, want)
+		}
+		return nil
+	})
+}
+
+// DeploymentKey is the Redis hash that holds what is fixed for a deployment's life.
+func DeploymentKey(t topic.Set) string { return t.Prefix + "deployment" }
+
+func (s *Stage) own(ctx context.Context, cl *stream.Claim) error {
+	w := newWorker(s, cl)
+	s.mu.Lock()
+	s.workers[cl.Partition] = w
+	s.joined = true
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		if s.workers[cl.Partition] == w {
+			delete(s.workers, cl.Partition)
+		}
+		s.mu.Unlock()
+		w.close()
+	}()
+	return w.run(ctx)
+}
+
+// Ready is nil when every partition owned here has recovered its slot and is nearly caught up. A process
+// that was given no partition is ready once it has been a member.
+func (s *Stage) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.joined {
+		return fmt.Errorf("stage %s: not yet a member of its group", s.opt.Stage)
+	}
+	for p, w := range s.workers {
+		if !w.recovered.Load() {
+			return fmt.Errorf("stage %s: partition %d is recovering", s.opt.Stage, p)
+		}
+		if lag := w.lag.Load(); lag > maxReadyLag {
+			return fmt.Errorf("stage %s: partition %d is %d records behind", s.opt.Stage, p, lag)
+		}
+	}
+	return nil
+}
+
+// stops says whether an error can not heal by trying again.
+func stops(err error) bool {
+	for _, e := range []error{ErrStateLost, ErrNewerState, ErrPartitionCount, topic.ErrNewerSchema, stream.ErrOffsetOutOfRange} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// retry calls fn until it succeeds, ctx ends or the error is one that stops.
+func retry(ctx context.Context, log *zap.Logger, msg string, fn func() error) error {
+	var b backoff
+	for {
+		err := fn()
+		if err == nil || stops(err) || ctx.Err() != nil {
+			return err
+		}
+		log.Warn(msg, zap.Error(err))
+		if !b.wait(ctx) {
+			return ctx.Err()
+		}
+	}
+}
