@@ -1,0 +1,150 @@
+package warehouse
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/weft-cdp/weft/pkg/topic"
+)
+
+// Balance is what became of the events of one source in one minute of receipt, as far as ClickHouse knows.
+// Every accepted event is in exactly one of Stored, Duplicate and Rejected.
+type Balance struct {
+	Brand     string    `ch:"brand"`
+	Source    string    `ch:"source"`
+	Minute    time.Time `ch:"minute"`
+	Stored    uint64    `ch:"stored"`
+	Duplicate uint64    `ch:"duplicate"` // dropped by identity-stitcher: seen before
+	Rejected  uint64    `ch:"rejected"`  // never stored as an event
+	Later     uint64    `ch:"later"`     // stored, and then refused by a stage behind identity-stitcher
+}
+
+// balanceSQL counts by minute of receipt. A record that a stage behind the stitcher refuses is stored as an
+// event all the same, so it is not counted as rejected.
+const balanceSQL = `SELECT brand, source, minute, sum(s) AS stored, sum(d) AS duplicate, sum(r) AS rejected, sum(l) AS later
+FROM
+(
+    SELECT brand, source, toStartOfMinute(received_at) AS minute, count() AS s, 0 AS d, 0 AS r, 0 AS l
+    FROM ${database}.events
+    WHERE received_at >= fromUnixTimestamp64Milli(?, 'UTC') AND received_at < fromUnixTimestamp64Milli(?, 'UTC')
+    GROUP BY brand, source, minute
+    UNION ALL
+    SELECT brand, source, toStartOfMinute(received_at) AS minute, 0,
+        countIf(reason = 'duplicate'),
+        countIf(reason != 'duplicate' AND lost),
+        countIf(reason != 'duplicate' AND NOT lost)
+    FROM
+    (
+        SELECT brand, source, received_at, reason,
+            service IN (?, ?) OR (service = ? AND topic = ?) AS lost
+        FROM ${database}.events_rejected
+        WHERE received_at >= fromUnixTimestamp64Milli(?, 'UTC') AND received_at < fromUnixTimestamp64Milli(?, 'UTC')
+    )
+    GROUP BY brand, source, minute
+)
+GROUP BY brand, source, minute
+ORDER BY brand, source, minute`
+
+// Balances counts what was received in [from, to), by brand, source and minute. Rows without a time of
+// receipt are counted as of 1970.
+func (c *Client) Balances(ctx context.Context, t topic.Set, from, to time.Time) ([]Balance, error) {
+	var out []Balance
+	lo, hi := from.UnixMilli(), to.UnixMilli()
+	err := c.Select(ctx, &out, balanceSQL, lo, hi,
+		topic.StageCollector, topic.StageStitcher, topic.StageWriter, t.EventsIdentified(), lo, hi)
+	if err != nil {
+		return nil, fmt.Errorf("audit: count events: %w", err)
+	}
+	return out, nil
+}
+
+// Rejection is how often something was refused for one reason.
+type Rejection struct {
+	Brand   string `ch:"brand"`
+	Source  string `ch:"source"`
+	Service string `ch:"service"`
+	Reason  string `ch:"reason"`
+	Rows    uint64 `ch:"rows"`
+	Example string `ch:"example"` // one of the errors, in words
+}
+
+const rejectionsSQL = `SELECT brand, source, service, reason, count() AS rows, any(error) AS example
+FROM ${database}.events_rejected
+WHERE received_at >= fromUnixTimestamp64Milli(?, 'UTC') AND received_at < fromUnixTimestamp64Milli(?, 'UTC')
+GROUP BY brand, source, service, reason
+ORDER BY rows DESC, brand, source, service, reason`
+
+// Rejections counts what was refused in [from, to) of receipt, the most frequent first.
+func (c *Client) Rejections(ctx context.Context, from, to time.Time) ([]Rejection, error) {
+	var out []Rejection
+	if err := c.Select(ctx, &out, rejectionsSQL, from.UnixMilli(), to.UnixMilli()); err != nil {
+		return nil, fmt.Errorf("audit: count rejections: %w", err)
+	}
+	return out, nil
+}
+
+// Double is a record that was stored more than once: the promise of exactly-once is broken.
+type Double struct {
+	Table     string `ch:"table"`
+	Topic     string `ch:"topic"`
+	Partition uint32 `ch:"partition"`
+	Offset    uint64 `ch:"offset"`
+	Rows      uint64 `ch:"rows"`
+}
+
+// doublesIn is which tables are searched, and what tells the rows of one record apart. Redirects fall
+// together by themselves.
+var doublesIn = []struct{ table, key string }{
+	{TableEvents, ""}, {TableRejected, ""}, {TableIdentities, ", n"}, {TableProfiles, ""},
+	{TableAudiences, ""}, {TableMessages, ""}, {TableReceipts, ""},
+}
+
+// doublesSQL is the query for all tables.
+func doublesSQL() string {
+	parts := make([]string, len(doublesIn))
+	for i, d := range doublesIn {
+		parts[i] = fmt.Sprintf("SELECT '%[1]s' AS table, toString(topic) AS topic, partition, offset, count() AS rows\n"+
+			"FROM ${database}.%[1]s GROUP BY topic, partition, offset%[2]s HAVING rows > 1", d.table, d.key)
+	}
+	return "SELECT * FROM\n(\n" + strings.Join(parts, "\nUNION ALL\n") + "\n)\nORDER BY table, topic, partition, offset LIMIT ?"
+}
+
+// Doubles finds records that were stored more than once, at most limit of them; none is as it should be.
+func (c *Client) Doubles(ctx context.Context, limit int) ([]Double, error) {
+	var out []Double
+	if err := c.Select(ctx, &out, doublesSQL(), limit); err != nil {
+		return nil, fmt.Errorf("audit: look for double rows: %w", err)
+	}
+	return out, nil
+}
+
+// highestSQL is the highest stored offset of a partition over all tables.
+func highestSQL() string {
+	tables := []string{
+		TableEvents, TableRejected, TableIdentities, TableRedirects, TableProfiles, TableAudiences, TableMessages, TableReceipts,
+	}
+	parts := make([]string, len(tables))
+	for i, t := range tables {
+		parts[i] = "SELECT max(offset) AS highest, count() AS rows FROM ${database}." + t + " WHERE topic = {topic:String} AND partition = {partition:UInt32}"
+	}
+	return "SELECT max(highest) AS highest, sum(rows) AS rows FROM\n(\n" + strings.Join(parts, "\nUNION ALL\n") + "\n)"
+}
+
+// HighestOffset is the highest offset of a partition that ClickHouse holds a row of; false: it holds none.
+func (c *Client) HighestOffset(ctx context.Context, topicName string, partition int) (int64, bool, error) {
+	var out []struct {
+		Highest uint64 `ch:"highest"`
+		Rows    uint64 `ch:"rows"`
+	}
+	sql := strings.NewReplacer("{topic:String}", "'"+sqlEscaper.Replace(topicName)+"'",
+		"{partition:UInt32}", fmt.Sprint(partition)).Replace(highestSQL())
+	if err := c.Select(ctx, &out, sql); err != nil {
+		return 0, false, fmt.Errorf("look for the highest offset of %s/%d: %w", topicName, partition, err)
+	}
+	if len(out) == 0 || out[0].Rows == 0 {
+		return 0, false, nil
+	}
+	return int64(out[0].Highest), true, nil //nolint:gosec // offsets are Kafka's, below 2^63
+}
