@@ -20,16 +20,28 @@ import (
 	"errors"
 )
 
-// Store holds the values of the graph, one per node. It must be linearisable per node. It is safe for
-// concurrent use.
-type Store interface {
-	// Load returns the values of nodes, in order, nil where there is none, in one round trip. The caller
-	// owns what is returned and changes none of it.
+// Loader reads the graph. It is safe for concurrent use.
+type Loader interface {
+	// Load returns the values of nodes, in order, nil where there is none, in one round trip. A node may stand
+	// in nodes twice. The caller owns what is returned; nobody changes it.
 	Load(ctx context.Context, nodes []Node) ([][]byte, error)
-	// CompareAndSet sets the value of a node if it still is old (nil: if there is none) and says whether it
-	// did. After an error the outcome is unknown. Values written are never equal to any written before, so a
-	// retry inside that finds its own value in place may answer true.
-	CompareAndSet(ctx context.Context, node Node, old, value []byte) (bool, error)
+}
+
+// Store holds the values of the graph, one per node. It must be linearisable per node; nothing is asked
+// across nodes. It is safe for concurrent use.
+type Store interface {
+	Loader
+	// CompareAndSet does each swap that finds its node's value as it was read, and says which it did. The
+	// swaps are independent and may be done in any order or at once; their nodes may repeat. After an error
+	// the outcome of all of them is unknown. New values are never equal to any written before, so a retry
+	// inside that finds its own value in place answers true.
+	CompareAndSet(ctx context.Context, swaps []Swap) ([]bool, error)
+}
+
+// Swap replaces a node's value Old (nil: none) by New.
+type Swap struct {
+	Node     Node
+	Old, New []byte
 }
 
 // ErrNewerVersion means that a value was written by a newer binary: this one must not touch it.
@@ -37,7 +49,3 @@ var ErrNewerVersion = errors.New("identity graph value has a newer version than 
 
 // ErrCorrupt means that stored bytes are not what this package writes, or break its invariants.
 var ErrCorrupt = errors.New("identity graph is corrupt")
-
-// Key is the store key of a node for a deployment whose keys begin with prefix. The hash tag spreads nodes
-// over the slots of a Redis Cluster.
-func Key(prefix string, n Node) string { return prefix + "g:{" + n.String() + "}" }

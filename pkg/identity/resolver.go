@@ -17,7 +17,7 @@ type Request struct {
 type Result struct {
 	// Profile is the profile id. It may be one that has been merged away since: a reader follows merges.
 	Profile Node
-	// Merges are to be published before the record. A merge that the batch needs more than once stands with
+	// Merges are to be published before the record. A merge that a batch needs more than once may stand with
 	// the first record that needs it only.
 	Merges []Merge
 }
@@ -37,54 +37,173 @@ func NewResolver(store Store, cacheEntries int) *Resolver {
 // links are made at once, whatever becomes of the batch, and stay: so the results of the batch must be
 // stored as one decision and published in order, and then Confirm called for the losers of its merges. If
 // it fails or the batch is refused, Resolve is called again for the records, and hands out anew every merge
-// not yet confirmed. An error leaves nothing to publish; it is transient unless it is ErrNewerVersion or
-// ErrCorrupt.
+// not yet confirmed. An error leaves nothing to publish; it is transient unless IsPermanent says otherwise.
+//
+// Identifiers that the cache does not know cost one Load per level of the graph for the whole batch.
 func (r *Resolver) Resolve(ctx context.Context, batch []Request) ([]Result, error) {
-	view := newView(r.store)
-	ids := make([][]Identifier, len(batch))
-	var unknown []Node
-	for i, q := range batch {
-		if len(q.Identifiers) == 0 {
-			return nil, fmt.Errorf("resolve record %d of %d: it has no identifier", i, len(batch))
+	b := &batchWork{resolver: r, requests: batch, view: newView(r.store), results: make([]Result, len(batch)),
+		ids: make([][]Identifier, len(batch)), lanes: make(map[Node]Node)}
+	if err := b.read(ctx); err != nil {
+		return nil, fmt.Errorf("resolve %d records: %w", len(batch), err)
+	}
+	works := b.split(ctx)
+	if len(works) > 0 {
+		if err := runLanes(ctx, r.store, works); err != nil {
+			return nil, fmt.Errorf("resolve %d records: %w", len(batch), err)
 		}
-		ids[i] = sorted(q.Identifiers)
-		if _, ok := r.cache.root(ids[i]); ok {
+	}
+	return b.results, nil
+}
+
+// batchWork is one call of Resolve.
+type batchWork struct {
+	resolver *Resolver
+	requests []Request
+	results  []Result
+	ids      [][]Identifier // of each request, in node order
+	view     *view          // the ways to the root of all identifiers that the cache did not know
+	lanes    map[Node]Node  // union-find over roots: those that one lane must handle; absent: nobody touches it
+}
+
+// read answers what the cache knows and reads the ways of all else.
+func (b *batchWork) read(ctx context.Context) error {
+	var unknown []Node
+	for i, q := range b.requests {
+		if len(q.Identifiers) == 0 {
+			return fmt.Errorf("record %d has no identifier", i)
+		}
+		b.ids[i] = sorted(q.Identifiers)
+		if root, ok := b.resolver.cache.root(b.ids[i]); ok {
+			b.results[i].Profile = root
 			continue
 		}
-		for _, id := range ids[i] {
+		for _, id := range b.ids[i] {
 			unknown = append(unknown, id.Node)
 		}
 	}
-	if err := view.loadPaths(ctx, unknown); err != nil {
-		return nil, err
-	}
-	results := make([]Result, len(batch))
-	published := make(map[Node]bool)
-	for i, q := range batch {
-		// Asked again, because a link made for an earlier record may have taken the answer back.
-		if root, ok := r.cache.root(ids[i]); ok {
-			results[i].Profile = root
+	return b.view.loadPaths(ctx, unknown)
+}
+
+// split answers the records whose identifiers have one root already, and makes lanes of the others: records
+// that need to link, to publish or to compress, and all records of the components these touch, so that a
+// record behind a link sees it.
+func (b *batchWork) split(ctx context.Context) []func(*lane) error {
+	unsettled := make([]bool, len(b.requests))
+	for i, ids := range b.ids {
+		if !b.results[i].Profile.IsZero() {
 			continue
 		}
-		s := &stitch{view: view, cache: r.cache, cause: q.Cause, clean: true}
-		root, err := s.resolve(ctx, ids[i])
-		if err != nil {
-			return nil, fmt.Errorf("resolve record %d of %d: %w", i, len(batch), err)
+		first, settled := b.view.root(ids[0].Node)
+		for _, id := range ids[1:] {
+			root, ok := b.view.root(id.Node)
+			settled = settled && ok && root == first
 		}
-		results[i].Profile = root
+		b.results[i].Profile = first
+		if settled {
+			b.resolver.cache.put(ids, first)
+			continue
+		}
+		unsettled[i] = true
+		b.touch(first, first)
+		for _, id := range ids {
+			root, _ := b.view.root(id.Node)
+			b.touch(first, root)
+			if v := b.view.values[root]; v.joining {
+				target, _ := b.view.root(v.target)
+				b.touch(first, target)
+			}
+		}
+	}
+	members := make(map[Node][]int)
+	var order []Node
+	for i := range b.requests {
+		root, touched := b.results[i].Profile, unsettled[i]
+		if _, ok := b.lanes[root]; ok {
+			touched = true
+		}
+		if !touched {
+			continue
+		}
+		root = b.laneOf(root)
+		if members[root] == nil {
+			order = append(order, root)
+		}
+		members[root] = append(members[root], i)
+	}
+	works := make([]func(*lane) error, len(order))
+	for i, root := range order {
+		works[i] = func(l *lane) error { return b.run(ctx, l, members[root]) }
+	}
+	return works
+}
+
+// touch puts two roots into one lane.
+func (b *batchWork) touch(x, y Node) {
+	for _, n := range [...]Node{x, y} {
+		if _, ok := b.lanes[n]; !ok {
+			b.lanes[n] = n
+		}
+	}
+	b.lanes[b.laneOf(x)] = b.laneOf(y)
+}
+
+// laneOf is the root that stands for the lane of a touched root.
+func (b *batchWork) laneOf(n Node) Node {
+	for b.lanes[n] != n {
+		b.lanes[n] = b.lanes[b.lanes[n]]
+		n = b.lanes[n]
+	}
+	return n
+}
+
+// run works on the records of one lane, in order.
+func (b *batchWork) run(ctx context.Context, l *lane, records []int) error {
+	view := &view{loader: l, values: make(map[Node]*value)}
+	published := make(map[Node]bool)
+	for _, i := range records {
+		for _, id := range b.ids[i] {
+			b.hand(view, id.Node)
+		}
+	}
+	for _, i := range records {
+		s := &stitch{lane: l, view: view, cache: b.resolver.cache, cause: b.requests[i].Cause, clean: true}
+		root, err := s.resolve(ctx, b.ids[i])
+		if err != nil {
+			return fmt.Errorf("record %d: %w", i, err)
+		}
+		b.results[i].Profile = root
 		for _, loser := range s.crossed {
 			if published[loser] {
 				continue
 			}
 			m, err := s.merge(ctx, loser)
 			if err != nil {
-				return nil, fmt.Errorf("resolve record %d of %d: %w", i, len(batch), err)
+				return fmt.Errorf("record %d: %w", i, err)
 			}
 			published[loser] = true
-			results[i].Merges = append(results[i].Merges, m)
+			b.results[i].Merges = append(b.results[i].Merges, m)
 		}
 	}
-	return results, nil
+	return nil
+}
+
+// hand gives a lane's view what the batch has read of the way from n.
+func (b *batchWork) hand(to *view, n Node) {
+	for {
+		v, ok := b.view.values[n]
+		if !ok {
+			return
+		}
+		to.values[n] = v
+		switch {
+		case v.linked:
+			n = v.parent
+		case v.joining:
+			n = v.target
+		default:
+			return
+		}
+	}
 }
 
 // resolve links all ids, which are in order, and returns their root.
@@ -110,73 +229,44 @@ func (s *stitch) resolve(ctx context.Context, ids []Identifier) (Node, error) {
 // store.
 func (r *Resolver) Confirm(ctx context.Context, losers []Node) error {
 	view := newView(r.store)
-	for attempt := 0; len(losers) > 0; attempt++ {
-		if attempt == maxAttempts {
-			return fmt.Errorf("confirm %d links: %w: no end after %d attempts", len(losers), ErrCorrupt, attempt)
+	for range maxAttempts {
+		losers = view.missing(losers) // all that were not found confirmed
+		if len(losers) == 0 {
+			return nil
 		}
-		if missing := view.missing(losers); len(missing) > 0 {
-			if err := view.load(ctx, missing); err != nil {
-				return fmt.Errorf("confirm %d links: %w", len(losers), err)
-			}
+		if err := view.load(ctx, losers); err != nil {
+			return fmt.Errorf("confirm %d links: %w", len(losers), err)
 		}
-		var again []Node
+		var swaps []Swap
 		for _, l := range losers {
 			v := view.values[l]
-			if v == nil {
-				again = append(again, l) // lost a moment ago, as a repeat in losers
-				continue
-			}
 			if !v.linked || v.confirmed {
 				continue
 			}
 			next := *v
 			next.confirmed, next.evidence = true, nil
-			ok, err := view.swap(ctx, l, v, next)
-			if err != nil {
-				return fmt.Errorf("confirm %d links: %w", len(losers), err)
+			if err := next.stamp(); err != nil {
+				return fmt.Errorf("confirm link of %s: %w", l, err)
 			}
-			if !ok {
-				again = append(again, l)
+			swaps = append(swaps, Swap{Node: l, Old: v.raw, New: next.raw})
+		}
+		if len(swaps) == 0 {
+			return nil
+		}
+		done, err := r.store.CompareAndSet(ctx, swaps)
+		if err != nil {
+			return fmt.Errorf("confirm %d links: %w", len(swaps), err)
+		}
+		for i, s := range swaps {
+			if !done[i] {
+				delete(view.values, s.Node) // somebody changed it: once more
 			}
 		}
-		losers = again
 	}
-	return nil
+	return fmt.Errorf("%w: %d links are not confirmed after %d attempts", ErrCorrupt, len(losers), maxAttempts)
 }
 
-// Lookup returns the profile id that each node belongs to now, without linking, compressing or caching
-// anything: for readers. A node that was never linked is its own profile, whether it was ever seen or not.
-func Lookup(ctx context.Context, store Store, nodes ...Node) ([]Node, error) {
-	view := newView(store)
-	if err := view.loadPaths(ctx, nodes); err != nil {
-		return nil, fmt.Errorf("look up %d identifiers: %w", len(nodes), err)
-	}
-	roots := make([]Node, len(nodes))
-	for i, n := range nodes {
-		for v := view.values[n]; v.linked; v = view.values[n] {
-			n = v.parent
-		}
-		roots[i] = n
-	}
-	return roots, nil
+// IsPermanent says whether an error of Resolve, Confirm or Lookup comes back however often it is tried.
+func IsPermanent(err error) bool {
+	return errors.Is(err, ErrNewerVersion) || errors.Is(err, ErrCorrupt)
 }
-
-// Members returns every node of the profile that node belongs to now, in order, itself included.
-func Members(ctx context.Context, store Store, node Node) ([]Node, error) {
-	view := newView(store)
-	if err := view.loadPaths(ctx, []Node{node}); err != nil {
-		return nil, fmt.Errorf("list the members of a profile: %w", err)
-	}
-	v := view.values[node]
-	for v.linked {
-		v = view.values[v.parent]
-	}
-	out := make([]Node, v.size())
-	for i := range out {
-		out[i] = v.member(i)
-	}
-	return out, nil
-}
-
-// IsPermanent says whether an error of Resolve or Confirm will come back however often it is tried.
-func IsPermanent(err error) bool { return errors.Is(err, ErrNewerVersion) || errors.Is(err, ErrCorrupt) }

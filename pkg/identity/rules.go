@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"hash"
 	"strings"
@@ -16,12 +15,8 @@ import (
 	"github.com/weft-cdp/weft/pkg/event"
 )
 
-// KeyBytes is the length of the secret that node ids are hashed with.
-const KeyBytes = 32
-
-// MaxValueBytes is the longest value that counts as an identifier. Segment drops ids above 500 characters;
-// nothing that names a person is longer, and every value stands in the evidence of its links.
-const MaxValueBytes = 512
+// MaxValueBytes is the longest value, normalised, that counts as an identifier: what an event may carry.
+const MaxValueBytes = event.MaxIDBytes
 
 // maxTypeBytes is the longest name of a type; Segment's longest is android.push_token.
 const maxTypeBytes = 64
@@ -86,14 +81,6 @@ func NewRules(key []byte, opt Options) (*Rules, error) {
 		r.blocked[strings.ToLower(strings.TrimSpace(v))] = struct{}{}
 	}
 	return r, nil
-}
-
-// Fingerprint names a key without giving it away: it is stored beside the graph, so that a service with
-// another key refuses to start instead of building a second graph.
-func Fingerprint(key []byte) string {
-	m := hmac.New(sha256.New, key)
-	m.Write([]byte("weft identity key fingerprint"))
-	return hex.EncodeToString(m.Sum(nil)[:16])
 }
 
 // Node is the node of an identifier as it stands in an event; false if it is ignored.

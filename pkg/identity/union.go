@@ -13,6 +13,7 @@ const maxAttempts = 10_000
 // stitch is one record's work on the graph. The protocol is that of architecture section 5, in the words of
 // its executable model: find, join, finish, compress, publish.
 type stitch struct {
+	lane    *lane
 	view    *view
 	cache   *cache
 	cause   Cause
@@ -48,6 +49,24 @@ func (s *stitch) find(ctx context.Context, id Node) (Node, *value, error) {
 	}
 }
 
+// swap replaces old, as read, by next, under a revision of its own. If somebody else was faster it says
+// false and forgets the node, so that the next look at it is a fresh one.
+func (s *stitch) swap(ctx context.Context, n Node, old *value, next value) (bool, error) {
+	if err := next.stamp(); err != nil {
+		return false, err
+	}
+	ok, err := s.lane.swap(ctx, Swap{Node: n, Old: old.raw, New: next.raw})
+	if err != nil {
+		return false, fmt.Errorf("set graph node %s: %w", n, err)
+	}
+	if !ok {
+		delete(s.view.values, n)
+		return false, nil
+	}
+	s.view.values[n] = &next
+	return true, nil
+}
+
 // compress points the nodes of a way at the root it leads to. All links on the way are confirmed, so nobody
 // who takes the shortcut misses a merge. Losing a compare-and-set is no harm: somebody else changed the node.
 func (s *stitch) compress(ctx context.Context, path []Node, root Node) error {
@@ -58,7 +77,7 @@ func (s *stitch) compress(ctx context.Context, path []Node, root Node) error {
 		}
 		next := *v
 		next.parent = root
-		if _, err := s.view.swap(ctx, id, v, next); err != nil {
+		if _, err := s.swap(ctx, id, v, next); err != nil {
 			return err
 		}
 	}
@@ -97,7 +116,7 @@ func (s *stitch) join(ctx context.Context, x, y Identifier) (Node, error) {
 		// Step 1: L says that it is joining W, which freezes its members.
 		next := *vl
 		next.joining, next.target, next.cause, next.evidence = true, r, s.cause, []Identifier{x, y}
-		ok, err := s.view.swap(ctx, l, vl, next)
+		ok, err := s.swap(ctx, l, vl, next)
 		if err != nil {
 			return Node{}, err
 		}
@@ -128,7 +147,7 @@ func (s *stitch) finish(ctx context.Context, l Node, vl *value) error {
 			// Step 2, the commit point: L's members become W's.
 			next := *vr
 			next.members = unionMembers(vr.members, vl.members)
-			ok, err := s.view.swap(ctx, r, vr, next)
+			ok, err := s.swap(ctx, r, vr, next)
 			if err != nil {
 				return err
 			}
@@ -147,7 +166,7 @@ func (s *stitch) finish(ctx context.Context, l Node, vl *value) error {
 		next := *vl
 		next.joining, next.linked, next.parent, next.link, next.target = false, true, r, r, Node{}
 		s.cache.drop(vl)
-		_, err = s.view.swap(ctx, l, vl, next)
+		_, err = s.swap(ctx, l, vl, next)
 		return err
 	}
 	return fmt.Errorf("%w: node %s is still joining after %d attempts", ErrCorrupt, l, maxAttempts)

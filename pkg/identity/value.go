@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -113,6 +114,15 @@ func (v *value) encode() []byte {
 	}
 	b = binary.AppendUvarint(b, uint64(v.size())) //nolint:gosec // never negative
 	return append(b, v.members...)
+}
+
+// stamp draws a revision, which no value ever had before, and encodes v.
+func (v *value) stamp() error {
+	if _, err := rand.Read(v.revision[:]); err != nil {
+		return fmt.Errorf("draw a revision: %w", err)
+	}
+	v.raw = v.encode()
+	return nil
 }
 
 func appendText(b []byte, s string) []byte {

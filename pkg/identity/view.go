@@ -2,20 +2,19 @@ package identity
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"slices"
 )
 
-// view is what one batch has read of the graph. It may be older than the store: everything decided on it is
-// either true for ever (two nodes are in one component, a member is listed, a link stands) or checked again
-// by the compare-and-set that acts on it. Not safe for concurrent use.
+// view is what one batch, or one lane of it, has read of the graph. It may be older than the store:
+// everything decided on it is either true for ever (two nodes are in one component, a member is listed, a
+// link stands) or checked again by the compare-and-set that acts on it. Not safe for concurrent use.
 type view struct {
-	store  Store
+	loader Loader
 	values map[Node]*value
 }
 
-func newView(store Store) *view { return &view{store: store, values: make(map[Node]*value)} }
+func newView(loader Loader) *view { return &view{loader: loader, values: make(map[Node]*value)} }
 
 // loadPaths reads nodes and all on their ways to the roots, one Load per level of the graph.
 func (v *view) loadPaths(ctx context.Context, nodes []Node) error {
@@ -51,7 +50,7 @@ func (v *view) missing(nodes []Node) []Node {
 
 // load reads nodes anew.
 func (v *view) load(ctx context.Context, nodes []Node) error {
-	raws, err := v.store.Load(ctx, nodes)
+	raws, err := v.loader.Load(ctx, nodes)
 	if err != nil {
 		return fmt.Errorf("load %d graph nodes: %w", len(nodes), err)
 	}
@@ -85,21 +84,15 @@ func (v *view) fresh(ctx context.Context, n Node) (*value, error) {
 	return v.get(ctx, n)
 }
 
-// swap replaces old, as read, by next, under a revision of its own. If somebody else was faster it says
-// false and forgets the node, so that the next look at it is a fresh one.
-func (v *view) swap(ctx context.Context, n Node, old *value, next value) (bool, error) {
-	if _, err := rand.Read(next.revision[:]); err != nil {
-		return false, fmt.Errorf("draw a revision: %w", err)
+// root follows what was read by loadPaths from n to its root. It is settled if all links on the way are
+// confirmed and compression has nothing to do.
+func (v *view) root(n Node) (root Node, settled bool) {
+	settled = true
+	steps := 0
+	for x := v.values[n]; x.linked; x = v.values[n] {
+		settled = settled && x.confirmed
+		n = x.parent
+		steps++
 	}
-	next.raw = next.encode()
-	ok, err := v.store.CompareAndSet(ctx, n, old.raw, next.raw)
-	if err != nil {
-		return false, fmt.Errorf("set graph node %s: %w", n, err)
-	}
-	if !ok {
-		delete(v.values, n)
-		return false, nil
-	}
-	v.values[n] = &next
-	return true, nil
+	return n, settled && steps <= 1
 }

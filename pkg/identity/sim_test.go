@@ -1,0 +1,572 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/weft-cdp/weft/pkg/event"
+)
+
+// The simulation: several stitchers over one store, switched at every single read and write of a node by a
+// seeded scheduler that also crashes them, wakes zombies, loses answers and lets writes land late. An
+// oracle checks what they publish while they do and what the graph is in the end.
+
+// mutation breaks one clause of the protocol, to show that the oracle sees it.
+type mutation struct {
+	ownMergesOnly bool // no confirmation: only the record that made a link publishes its merge
+	confirmEarly  bool // links are marked as published before the batch is stored
+	allConfirmed  bool // every link reads as confirmed: shortcuts and caches skip unpublished ones
+	hideJoining   bool // a joining root reads as a plain one: nobody completes it before linking
+	blindWrites   bool // compare-and-set sets without comparing
+	noSlot        bool // outputs leave without being stored first as one decision
+}
+
+// misreads says whether Load shows something else than is stored.
+func (m mutation) misreads() bool { return m.allConfirmed || m.hideJoining }
+
+type simRecord struct {
+	ids   []Identifier
+	cause Cause
+}
+
+type simOutput struct {
+	seq    int
+	merge  *Merge
+	key    Node
+	record simRecord
+}
+
+type simSlot struct {
+	input   []simRecord
+	applied int
+	outbox  []simOutput
+	nextSeq int
+}
+
+type sim struct {
+	rng       *rand.Rand
+	mut       mutation
+	kv        map[Node][]byte
+	seen      map[string]bool // every value ever written
+	slots     []*simSlot
+	actors    []*simActor
+	late      []Swap
+	faults    int
+	published map[Node]Node           // loser to winner
+	causes    map[Node]map[string]int // loser to the cause sources published for it
+	redirects map[string][]Merge      // every publication that lists a member
+	keys      map[string]Node         // record, by its cause, to the profile it was published under
+	crossed   int                     // merges published by records that did not make the link
+	bad       string
+}
+
+type simActor struct {
+	s        *sim
+	slot     *simSlot
+	resolver *Resolver
+	next     func() (struct{}, bool)
+	stop     func()
+	yield    func(struct{}) bool
+}
+
+var (
+	errSimFault = errors.New("injected")
+	errSimCrash = errors.New("crashed")
+)
+
+func (s *sim) violate(format string, args ...any) {
+	if s.bad == "" {
+		s.bad = fmt.Sprintf(format, args...)
+	}
+}
+
+// step is a point where the scheduler may switch; false: the actor has crashed.
+func (a *simActor) step() bool { return a.yield(struct{}{}) }
+
+// Load implements Store: every node is read at a moment of its own.
+func (a *simActor) Load(_ context.Context, nodes []Node) ([][]byte, error) {
+	out := make([][]byte, len(nodes))
+	for i, n := range nodes {
+		if !a.step() {
+			return nil, errSimCrash
+		}
+		out[i] = a.s.kv[n]
+		if a.s.mut.misreads() && out[i] != nil {
+			v, err := decodeValue(out[i])
+			if err != nil {
+				return nil, err
+			}
+			v.confirmed = v.confirmed || a.s.mut.allConfirmed && v.linked
+			v.joining = v.joining && !a.s.mut.hideJoining
+			out[i] = v.encode()
+		}
+	}
+	if a.s.fault(40) {
+		return nil, errSimFault
+	}
+	return out, nil
+}
+
+// CompareAndSet implements Store: in any order, each at a moment of its own, and after an error any of them
+// may have happened, or happen yet.
+func (a *simActor) CompareAndSet(_ context.Context, swaps []Swap) ([]bool, error) {
+	out := make([]bool, len(swaps))
+	for _, i := range a.s.rng.Perm(len(swaps)) {
+		if !a.step() {
+			return nil, errSimCrash
+		}
+		if a.s.fault(30) {
+			switch a.s.rng.IntN(3) {
+			case 0:
+				a.s.set(swaps[i])
+			case 1:
+				a.s.late = append(a.s.late, swaps[i])
+			}
+			return nil, errSimFault
+		}
+		out[i] = a.s.set(swaps[i])
+	}
+	return out, nil
+}
+
+func (s *sim) fault(oneIn int) bool {
+	if s.faults > 0 && s.rng.IntN(oneIn) == 0 {
+		s.faults--
+		return true
+	}
+	return false
+}
+
+// set does one swap and checks what a write may do.
+func (s *sim) set(w Swap) bool {
+	cur := s.kv[w.Node]
+	if cur != nil && string(cur) == string(w.New) {
+		return true
+	}
+	if !s.mut.blindWrites && !s.mut.misreads() && (string(cur) != string(w.Old) || (cur == nil) != (w.Old == nil)) {
+		return false
+	}
+	if s.mut.misreads() && cur != nil { // what was read is not what is stored: compare the revision
+		if w.Old == nil || string(cur[2:10]) != string(w.Old[2:10]) {
+			return false
+		}
+	}
+	v, err := decode(w.Node, w.New)
+	if err != nil {
+		s.violate("a broken value is written: %v", err)
+		return false
+	}
+	if s.seen[string(w.New)] {
+		s.violate("a value is written twice")
+	}
+	s.seen[string(w.New)] = true
+	if v.confirmed {
+		if s.causes[w.Node][v.cause.Source] == 0 {
+			s.violate("%s is confirmed before its merge is published with its cause", w.Node)
+		}
+	}
+	if cur != nil {
+		if old, err := decodeValue(cur); err == nil && !s.mut.blindWrites {
+			if old.linked && (!v.linked || v.link != old.link || v.cause != old.cause) {
+				s.violate("the link of %s changes", w.Node)
+			}
+		}
+	}
+	s.kv[w.Node] = w.New
+	return true
+}
+
+// run is a stitcher on one partition: finish what the slot holds, decide a batch, store it, go on.
+func (a *simActor) run() {
+	ctx := context.Background()
+	for {
+		if !a.step() {
+			return
+		}
+		if len(a.slot.outbox) > 0 {
+			out := slices.Clone(a.slot.outbox)
+			if !a.publish(ctx, out) {
+				continue
+			}
+			if !a.step() {
+				return
+			}
+			upto := out[len(out)-1].seq
+			a.slot.outbox = slices.DeleteFunc(slices.Clone(a.slot.outbox), func(o simOutput) bool { return o.seq <= upto })
+		}
+		from := a.slot.applied
+		if from == len(a.slot.input) {
+			if len(a.slot.outbox) == 0 {
+				return
+			}
+			continue
+		}
+		batch := a.slot.input[from:min(len(a.slot.input), from+1+a.s.rng.IntN(4))]
+		out, err := a.decide(ctx, batch)
+		if errors.Is(err, errSimCrash) {
+			return
+		}
+		if err != nil {
+			if !errors.Is(err, errSimFault) {
+				a.s.violate("resolve: %v", err)
+				return
+			}
+			continue
+		}
+		if !a.step() {
+			return
+		}
+		if a.s.mut.noSlot && !a.publish(ctx, out) {
+			continue
+		}
+		if a.slot.applied != from {
+			continue // refused: another owner was faster
+		}
+		for i := range out {
+			out[i].seq = a.slot.nextSeq
+			a.slot.nextSeq++
+		}
+		a.slot.applied += len(batch)
+		a.slot.outbox = append(a.slot.outbox, out...)
+	}
+}
+
+func (a *simActor) decide(ctx context.Context, batch []simRecord) ([]simOutput, error) {
+	reqs := make([]Request, len(batch))
+	own := map[string]bool{}
+	for i, r := range batch {
+		reqs[i] = Request{Identifiers: r.ids, Cause: r.cause}
+		own[r.cause.Source] = true
+	}
+	res, err := a.resolver.Resolve(ctx, reqs)
+	if err != nil {
+		return nil, err
+	}
+	var out []simOutput
+	var losers []Node
+	for i, r := range res {
+		for _, m := range r.Merges {
+			if !own[m.Cause.Source] {
+				a.s.crossed++
+				if a.s.mut.ownMergesOnly {
+					continue
+				}
+			}
+			loser, err := ParseNode(m.Loser)
+			if err != nil {
+				return nil, err
+			}
+			losers = append(losers, loser)
+			out = append(out, simOutput{merge: &m, key: loser})
+		}
+		out = append(out, simOutput{key: r.Profile, record: batch[i]})
+	}
+	if a.s.mut.confirmEarly {
+		if err := a.resolver.Confirm(ctx, losers); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// publish sends an outbox in order and confirms its merges; false: it must be done again.
+func (a *simActor) publish(ctx context.Context, out []simOutput) bool {
+	var losers []Node
+	for _, o := range out {
+		if !a.step() {
+			return false
+		}
+		if o.merge != nil {
+			losers = append(losers, o.key)
+			a.s.publishMerge(*o.merge)
+			continue
+		}
+		if key, ok := a.s.keys[o.record.cause.Source]; ok && key != o.key {
+			a.s.violate("record %s is published under two profiles", o.record.cause.Source)
+		}
+		a.s.keys[o.record.cause.Source] = o.key
+		for _, id := range o.record.ids {
+			at := id.Node
+			for at != o.key {
+				to, ok := a.s.published[at]
+				if !ok {
+					a.s.violate("an event of %s is published under %s before the merges that lead there", id.Node, o.key)
+					break
+				}
+				at = to
+			}
+		}
+	}
+	return a.resolver.Confirm(ctx, losers) == nil
+}
+
+func (s *sim) publishMerge(m Merge) {
+	b, err := m.Encode()
+	if err != nil {
+		s.violate("%v", err)
+		return
+	}
+	if m, err = ParseMerge(b); err != nil {
+		s.violate("a merge that does not parse: %v", err)
+		return
+	}
+	loser, _ := ParseNode(m.Loser)
+	winner, _ := ParseNode(m.Winner)
+	if w, ok := s.published[loser]; ok && w != winner {
+		s.violate("%s is merged into two", loser)
+	}
+	s.published[loser] = winner
+	if s.causes[loser] == nil {
+		s.causes[loser] = map[string]int{}
+	}
+	s.causes[loser][m.Cause.Source]++
+	for _, n := range m.Members {
+		s.redirects[n] = append(s.redirects[n], m)
+	}
+}
+
+// spawn puts an owner on a slot, in one of two processes whose caches live on, or in a new one.
+func (s *sim) spawn(slot *simSlot, procs []*Resolver) {
+	a := &simActor{s: s, slot: slot}
+	shared := NewResolver(nil, 16)
+	if i := s.rng.IntN(3); i < len(procs) {
+		shared.cache = procs[i].cache
+	}
+	shared.store = a
+	a.resolver = shared
+	a.next, a.stop = iter.Pull(func(yield func(struct{}) bool) { a.yield = yield; a.run() })
+	s.actors = append(s.actors, a)
+}
+
+// simIdentifiers are few, so that links meet: index is the fixed order.
+func simIdentifiers() []Identifier {
+	rules, err := NewRules(make([]byte, KeyBytes), Options{})
+	if err != nil {
+		panic(err)
+	}
+	var ids []Identifier
+	for _, typ := range []string{event.UserID, event.Email, "loyalty_id", event.AnonymousID} {
+		for i := range 3 {
+			id, why := rules.Identify(event.Identifier{Type: typ, Value: fmt.Sprintf("v%d", i)})
+			if why != "" {
+				panic(why)
+			}
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b Identifier) int { return a.Node.Compare(b.Node) })
+	return ids
+}
+
+// simulate runs one seed; the empty string means that nothing was violated.
+func simulate(seed uint64, mut mutation) *sim {
+	s := &sim{rng: rand.New(rand.NewPCG(seed, 7)), mut: mut, kv: map[Node][]byte{}, seen: map[string]bool{}, //nolint:gosec // a simulation
+		published: map[Node]Node{}, causes: map[Node]map[string]int{}, redirects: map[string][]Merge{}, keys: map[string]Node{}}
+	s.faults = s.rng.IntN(6)
+	crashes := s.rng.IntN(4)
+	all := simIdentifiers()
+	procs := []*Resolver{NewResolver(nil, 64), NewResolver(nil, 8)}
+	for p := range 1 + s.rng.IntN(3) {
+		slot := &simSlot{}
+		for i := range 1 + s.rng.IntN(6) {
+			r := simRecord{cause: Cause{Source: fmt.Sprintf("%d:%d", p, i), MessageID: "m", Rule: RuleSameEvent}}
+			for range 1 + []int{0, 1, 1, 1, 2}[s.rng.IntN(5)] {
+				r.ids = append(r.ids, all[s.rng.IntN(len(all))])
+			}
+			slot.input = append(slot.input, r)
+		}
+		s.slots = append(s.slots, slot)
+		s.spawn(slot, procs)
+	}
+	stick := s.rng.IntN(12)
+	var cur *simActor
+	for steps := 0; len(s.actors) > 0 && s.bad == ""; steps++ {
+		if steps > 100_000 {
+			s.violate("it does not end")
+		}
+		if len(s.late) > 0 && s.rng.IntN(10) == 0 {
+			s.set(s.late[0])
+			s.late = s.late[1:]
+		}
+		if cur == nil || !slices.Contains(s.actors, cur) || s.rng.IntN(1+stick) == 0 {
+			cur = s.actors[s.rng.IntN(len(s.actors))]
+		}
+		if crashes > 0 && s.rng.IntN(60) == 0 {
+			crashes--
+			if s.rng.IntN(2) == 0 { // else the old owner lives on as a zombie
+				s.remove(cur)
+			}
+			s.spawn(cur.slot, procs)
+			continue
+		}
+		if _, ok := cur.next(); !ok {
+			s.remove(cur)
+		}
+	}
+	for len(s.actors) > 0 {
+		s.remove(s.actors[0])
+	}
+	for _, w := range s.late {
+		s.set(w)
+	}
+	if s.bad == "" {
+		s.check(all)
+	}
+	return s
+}
+
+func (s *sim) remove(a *simActor) {
+	a.stop()
+	s.actors = slices.DeleteFunc(s.actors, func(x *simActor) bool { return x == a })
+}
+
+// oracle is the plain union-find over all records: each identifier's component's first node.
+func oracle(slots []*simSlot, all []Identifier) map[Node]Node {
+	root := map[Node]Node{}
+	for _, id := range all {
+		root[id.Node] = id.Node
+	}
+	for _, slot := range slots {
+		for _, r := range slot.input {
+			for _, id := range r.ids[1:] {
+				a, b := root[r.ids[0].Node], root[id.Node]
+				for n, x := range root {
+					if x == a || x == b {
+						root[n] = Node(slices.MinFunc([][]byte{a[:], b[:]}, slices.Compare))
+					}
+				}
+			}
+		}
+	}
+	return root
+}
+
+// check compares the graph in the end with the oracle.
+func (s *sim) check(all []Identifier) {
+	for _, slot := range s.slots {
+		if slot.applied != len(slot.input) || len(slot.outbox) > 0 {
+			s.violate("a slot is not finished")
+		}
+	}
+	want := oracle(s.slots, all)
+	for _, id := range all {
+		n := id.Node
+		v, err := decode(n, s.kv[n])
+		if err != nil {
+			s.violate("%v", err)
+			return
+		}
+		at := n
+		for x := v; x.linked; {
+			at = x.parent
+			if x, err = decode(at, s.kv[at]); err != nil {
+				s.violate("%v", err)
+				return
+			}
+		}
+		if at != want[n] {
+			s.violate("%s is in %s, the oracle says %s", n, at, want[n])
+		}
+		s.checkRedirect(n, at)
+		if v.linked {
+			if s.published[n] != v.link || s.causes[n][v.cause.Source] == 0 {
+				s.violate("the merge of %s was never published with its cause", n)
+			}
+			if len(s.causes[n]) != 1 {
+				s.violate("the merge of %s was published with several causes", n)
+			}
+			continue
+		}
+		if v.joining {
+			s.violate("%s is joining for ever", n)
+		}
+		var members []byte
+		for _, m := range all {
+			if want[m.Node] == n {
+				members = append(members, m.Node[:]...)
+			}
+		}
+		if string(members) != string(v.members) {
+			s.violate("the members of %s are not its component", n)
+		}
+	}
+	for n := range s.published {
+		if v, err := decode(n, s.kv[n]); err != nil || !v.linked {
+			s.violate("a merge of %s was published that is not in the graph", n)
+		}
+	}
+}
+
+// checkRedirect: a flat table that keeps, for each node, the winner of the merge with the highest version
+// that lists it, tells today's profile.
+func (s *sim) checkRedirect(n, root Node) {
+	var best Merge
+	for _, m := range s.redirects[n.String()] {
+		if m.Version == best.Version && m.Winner != best.Winner {
+			s.violate("two redirects of %s have one version", n)
+		}
+		if m.Version > best.Version {
+			best = m
+		}
+	}
+	if to := best.Winner; best.Version > 0 && to != root.String() || best.Version == 0 && n != root {
+		s.violate("the redirects of %s lead to %q, it is in %s", n, to, root)
+	}
+}
+
+func TestProtocolUnderFaults(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		seed := rapid.Uint64().Draw(t, "seed")
+		if s := simulate(seed, mutation{}); s.bad != "" {
+			t.Fatalf("seed %d: %s", seed, s.bad)
+		}
+	})
+}
+
+func TestProtocolSweep(t *testing.T) {
+	crossed, published := 0, 0
+	for seed := range uint64(4000) {
+		s := simulate(seed, mutation{})
+		require.Empty(t, s.bad, "seed %d", seed)
+		crossed += s.crossed
+		published += len(s.published)
+	}
+	require.Positive(t, crossed, "nobody ever crossed a foreign link")
+	require.Positive(t, published)
+}
+
+// Each clause is needed: without it the oracle finds a violation.
+func TestEachClauseIsNeeded(t *testing.T) {
+	for name, mut := range map[string]mutation{
+		"only the maker of a link publishes it":        {ownMergesOnly: true},
+		"links are confirmed before they are stored":   {confirmEarly: true},
+		"every link counts as confirmed":               {allConfirmed: true},
+		"a joining root is linked like any other":      {hideJoining: true},
+		"writes do not compare":                        {blindWrites: true},
+		"batches are published before they are stored": {noSlot: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(4000) {
+				if s := simulate(seed, mut); s.bad != "" {
+					t.Logf("seed %d: %s", seed, s.bad)
+					return
+				}
+			}
+			t.Fatal("no violation found")
+		})
+	}
+}
+
+func TestSameSeedSameRun(t *testing.T) {
+	a, b := simulate(42, mutation{}), simulate(42, mutation{})
+	require.Equal(t, a.keys, b.keys)
+	require.Equal(t, a.published, b.published)
+}
