@@ -1,0 +1,120 @@
+package keyed
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weft-cdp/weft/pkg/store"
+	"github.com/weft-cdp/weft/pkg/topic"
+)
+
+func (e *env) slot(p int) Slot {
+	return newSlot(e.store, e.topics, topic.StageBuilder, p, store.NewScript(commitSource))
+}
+
+// TestScriptIsAcceptedOnceOnly: a retry whose first copy has landed, a late copy and a stale owner are
+// refused, and change nothing.
+func TestScriptIsAcceptedOnceOnly(t *testing.T) {
+	e := newEnv(t)
+	ctx := context.Background()
+	s := e.slot(0)
+	first := commitArgs{
+		expect: "none", applied: "5", outputs: [][]byte{[]byte("o1"), []byte("o2")}, pos: map[string]int64{"up:0": 9},
+		states: []stateWrite{{key: "k", val: (&cell{body: []byte("one")}).encode(), due: time.UnixMilli(7)}},
+		moves:  [][]byte{[]byte("m1")}, seenIDs: [][]byte{[]byte("id")}, seenAt: time.UnixMilli(0), seenFor: time.Hour,
+	}
+	r, err := s.commit(ctx, first)
+	require.NoError(t, err)
+	require.Equal(t, commitResult{ok: true, reason: "ok"}, r)
+	dump := e.redis.Dump()
+
+	r, err = s.commit(ctx, first)
+	require.NoError(t, err)
+	require.Equal(t, "applied", r.reason)
+	stale := first
+	stale.expect, stale.applied = "5", "6"
+	r, err = s.commit(ctx, stale)
+	require.NoError(t, err)
+	require.Equal(t, "revision", r.reason, "the state was written since it was read as absent")
+	timersOnly := first
+	timersOnly.expect, timersOnly.applied = "5", "5"
+	r, err = s.commit(ctx, timersOnly)
+	require.NoError(t, err)
+	require.Equal(t, "revision", r.reason)
+	require.Equal(t, dump, e.redis.Dump(), "a refused script changes nothing")
+
+	m, pos, err := s.load(ctx)
+	require.NoError(t, err)
+	require.Equal(t, meta{applied: 5, nextSeq: 2, nextMov: 1}, m)
+	require.Equal(t, map[string]int64{"up:0": 9}, pos)
+
+	for range 2 { // trimming twice, and trimming less than is trimmed, is harmless
+		_, err = s.commit(ctx, commitArgs{expect: trimOnly, pub: 1, mov: 1})
+		require.NoError(t, err)
+	}
+	m, _, err = s.load(ctx)
+	require.NoError(t, err)
+	require.Equal(t, meta{applied: 5, nextSeq: 2, pubSeq: 1, nextMov: 1, movDone: 1}, m)
+	r, err = s.commit(ctx, commitArgs{expect: "5", applied: "6", outputs: [][]byte{[]byte("o3")}})
+	require.NoError(t, err)
+	require.Equal(t, int64(2), r.firstSeq)
+	require.Equal(t, int64(1), r.pubSeq)
+}
+
+// TestMoveThroughFrozenChainTwice is test 9 of the model: a chain of three, each move of it brought home
+// again by an owner that was asleep, at every point of the chain's making.
+func TestMoveThroughFrozenChainTwice(t *testing.T) {
+	e := newEnv(t)
+	stage := e.stage(nil, e.deps())
+	d := newFoldDecider(stage, Fold[tally](tallyFold{e.topics}))
+	ctx := context.Background()
+	at := func(key string) Slot { return d.slotOf(key) }
+	put := func(key string, c *held[tally]) {
+		t.Helper()
+		w, err := d.write(c)
+		require.NoError(t, err)
+		r, err := at(key).commit(ctx, commitArgs{states: []stateWrite{w}})
+		require.NoError(t, err)
+		require.True(t, r.ok)
+	}
+	freeze := func(key, into string, seq int64) *move {
+		t.Helper()
+		h, err := d.read(ctx, key)
+		require.NoError(t, err)
+		h.frozen, h.forward, h.moveSeq = true, into, seq
+		put(key, h)
+		return &move{seq: seq, origin: key}
+	}
+	for _, k := range []string{"w", "v", "u", "t"} {
+		put(k, &held[tally]{cell: &cell{}, key: k, s: &tally{N: map[string]int{k: 1}}})
+	}
+	late := &Record{Kind: topic.KindEvent}
+	late.Value = []byte("late")
+	var moves []*move
+	again := func() {
+		t.Helper()
+		for _, m := range moves {
+			require.NoError(t, d.home(ctx, Slot{}, m), fmt.Sprint(m))
+		}
+	}
+	moves = append(moves, freeze("w", "v", 0))
+	again()
+	moves = append(moves, &move{seq: 1, origin: "w", late: late})
+	again()
+	moves = append(moves, freeze("v", "u", 0))
+	// The late record and the first payload come once more before v's own payload is home: they must
+	// help it first, and then be dropped by the notes that travelled with it.
+	require.NoError(t, d.home(ctx, Slot{}, moves[1]))
+	require.NoError(t, d.home(ctx, Slot{}, moves[0]))
+	again()
+	moves = append(moves, freeze("u", "t", 3))
+	again()
+	again()
+	live, s := e.read("w")
+	require.Equal(t, "t", live)
+	require.Equal(t, map[string]int{"w": 1, "v": 1, "u": 1, "t": 1, "late": 1}, s.N)
+}
