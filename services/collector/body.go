@@ -1,0 +1,176 @@
+package collector
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/klauspost/compress/gzip"
+)
+
+// budget bounds the bytes that requests hold in memory. It never waits: a door without room says so.
+type budget struct {
+	max  int64
+	used atomic.Int64
+}
+
+func (b *budget) take(n int64) bool {
+	if b.used.Add(n) > b.max {
+		b.used.Add(-n)
+		return false
+	}
+	return true
+}
+
+// lease is what one request holds of the budget. For one goroutine.
+type lease struct {
+	b    *budget
+	held int64
+}
+
+// grow takes n more bytes; false: there is no room.
+func (l *lease) grow(n int) bool {
+	if !l.b.take(int64(n)) {
+		return false
+	}
+	l.held += int64(n)
+	return true
+}
+
+func (l *lease) release() {
+	l.b.used.Add(-l.held)
+	l.held = 0
+}
+
+var (
+	errBodyTooLarge = errors.New("request is too large")
+	errNoRoom       = errors.New("too many bytes in flight")
+	errGzip         = errors.New("gzip data is damaged")
+	errIncomplete   = errors.New("request ended early")
+)
+
+// firstBuffer is what a body of unknown length begins with; most requests of browsers fit.
+const firstBuffer = 4 << 10
+
+// reader reads request bodies. Safe for concurrent use.
+type reader struct {
+	max     int // bytes of a body, as sent and decompressed
+	buffers sync.Pool
+	gzips   sync.Pool
+}
+
+// read returns the body, decompressed if its first bytes are gzip's, whatever the headers say. length is
+// the declared one, -1 if unknown. Errors: errBodyTooLarge and errGzip (with what was read up to there),
+// errNoRoom, errIncomplete.
+func (r *reader) read(body io.Reader, length int64, room *lease) ([]byte, error) {
+	limited := &io.LimitedReader{R: body, N: int64(r.max) + 1}
+	buf, _ := r.buffers.Get().(*bufio.Reader)
+	if buf == nil {
+		buf = bufio.NewReaderSize(nil, firstBuffer)
+	}
+	buf.Reset(limited)
+	defer func() {
+		buf.Reset(nil)
+		r.buffers.Put(buf)
+	}()
+	magic, err := buf.Peek(2)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, errors.Join(errIncomplete, err)
+	}
+	if len(magic) < 2 || magic[0] != 0x1f || magic[1] != 0x8b {
+		out, err := r.all(buf, length, room)
+		if err != nil && !errors.Is(err, errBodyTooLarge) && !errors.Is(err, errNoRoom) {
+			err = errors.Join(errIncomplete, err)
+		}
+		return out, err
+	}
+	return r.inflate(buf, limited, room)
+}
+
+func (r *reader) inflate(buf *bufio.Reader, limited *io.LimitedReader, room *lease) ([]byte, error) {
+	source := &tracked{r: buf}
+	z, _ := r.gzips.Get().(*gzip.Reader)
+	var err error
+	if z == nil {
+		z, err = gzip.NewReader(source)
+	} else {
+		err = z.Reset(source)
+	}
+	var out []byte
+	if err == nil {
+		out, err = r.all(z, -1, room)
+	}
+	if z != nil {
+		r.gzips.Put(z)
+	}
+	switch {
+	case err == nil || errors.Is(err, errBodyTooLarge) || errors.Is(err, errNoRoom):
+		return out, err
+	case limited.N <= 0:
+		return out, errBodyTooLarge
+	case source.err != nil && !errors.Is(source.err, io.EOF):
+		return nil, errors.Join(errIncomplete, source.err)
+	}
+	return out, errors.Join(errGzip, err)
+}
+
+// tracked remembers an error of the connection, to tell it from one of the data.
+type tracked struct {
+	r   *bufio.Reader
+	err error
+}
+
+func (t *tracked) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	if err != nil {
+		t.err = err
+	}
+	return n, err
+}
+
+// ReadByte lets the decompressor read exactly as far as it needs.
+func (t *tracked) ReadByte() (byte, error) {
+	c, err := t.r.ReadByte()
+	if err != nil {
+		t.err = err
+	}
+	return c, err
+}
+
+// all reads to the end, at most r.max bytes.
+func (r *reader) all(source io.Reader, length int64, room *lease) ([]byte, error) {
+	size := firstBuffer
+	if length >= 0 {
+		size = int(min(length, int64(r.max))) + 1 // one more, to see the end without growing
+	}
+	if !room.grow(size) {
+		return nil, errNoRoom
+	}
+	out := make([]byte, 0, size)
+	for {
+		n, err := source.Read(out[len(out):cap(out)])
+		out = out[:len(out)+n]
+		if len(out) > r.max {
+			return out[:r.max], errBodyTooLarge
+		}
+		if errors.Is(err, io.EOF) {
+			return out, nil
+		}
+		if err != nil {
+			return out, err
+		}
+		if len(out) == cap(out) {
+			size := min(2*cap(out), r.max+1)
+			if !room.grow(size) { // the old buffer lives on until the copy is made
+				return nil, errNoRoom
+			}
+			grown := make([]byte, len(out), size)
+			copy(grown, out)
+			room.b.used.Add(-int64(cap(out)))
+			room.held -= int64(cap(out))
+			out = grown
+		}
+	}
+}

@@ -1,0 +1,265 @@
+// Package collector is the doors of Weft: HTTP as Segment's SDKs speak it, and Kafka topics of yours.
+//
+// It owns: events.collected (its only writer), the checks at the door, the stamps an event gets there (source,
+// brand, message id, received_at, sent_at, trust, historical), its key, and the unsubscribe page.
+//
+// It guarantees:
+//   - A 2xx means that all in-sync replicas of Kafka have everything of that request: valid events on
+//     events.collected, the others on events.rejected with the reason. When Kafka does not answer in time the
+//     request gets 503 with Retry-After, and the sender comes again.
+//   - A request that cannot be read gets 400 and, if its write key is known, is kept on events.rejected too
+//     (its first bytes): nothing is dropped silently.
+//   - Bodies are edited as text, never encoded anew: digits, escapes and duplicate keys arrive as sent.
+//   - A record of an inlet topic becomes one event, exactly once in effect: it carries its topic, partition
+//     and offset as source position, by which the stage behind drops repeats. Aborted transactions are left
+//     out; the commit is the fetch position, so that the fence can wait for it.
+//   - Memory for requests is bounded by collector.max_in_flight_bytes, whatever senders do.
+//
+// It must not know who a person is (identity-stitcher), nor what an event means for a cart.
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/event"
+	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/pkg/topic"
+)
+
+// Limits of the HTTP server. SDKs send what they have at once, so a sender that needs longer is broken or
+// hostile; the answer may take as long as Kafka is given (collector.produce_timeout) and a little more.
+const (
+	headerTimeout  = 5 * time.Second
+	readTimeout    = 30 * time.Second
+	idleTimeout    = 75 * time.Second // above the 60 s after which common load balancers drop idle connections
+	answerSlack    = 5 * time.Second
+	maxHeaderBytes = 16 << 10
+	topicsPause    = time.Second // between looks at whether the topics exist
+)
+
+// Deps is what the collector stands on. All are required.
+type Deps struct {
+	Stream  *stream.Client
+	Log     *zap.Logger
+	Metrics prometheus.Registerer
+	Now     func() time.Time
+}
+
+// sender hands over records and returns nil only when all in-sync replicas have all of them. Keys and values
+// must not be changed afterwards. *stream.Batcher is one.
+type sender interface {
+	SendAll(ctx context.Context, recs []stream.Record) error
+}
+
+// Service is the collector. Make it with New.
+type Service struct {
+	cfg    config.Config
+	set    topic.Set
+	deps   Deps
+	intake *intake
+	door   *door
+	inlets []*inlet
+
+	collected, rejected *stream.Batcher
+
+	mu       sync.Mutex
+	listener net.Listener
+	state    error // why it is not ready, apart from the inlets
+}
+
+var (
+	errNotListening = errors.New("the HTTP door is not open yet")
+	errNoTopics     = errors.New("the topics have not been seen yet")
+)
+
+// New checks the configuration and builds the collector; it starts nothing. It makes the unsubscribe secret's
+// file if there is none.
+func New(cfg config.Config, deps Deps) (*Service, error) {
+	set := cfg.Topics.Set()
+	queue := stream.BatcherOptions{MaxQueuedBytes: 2 * cfg.Collector.MaxInFlightBytes, Drain: cfg.Collector.ProduceTimeout}
+	s := &Service{
+		cfg: cfg, set: set, deps: deps, state: errNotListening,
+		collected: deps.Stream.NewBatcher(set.EventsCollected(), set.Partitions, queue),
+		rejected:  deps.Stream.NewBatcher(set.EventsRejected(), set.Partitions, queue),
+	}
+	m, err := newMetrics(deps.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	s.intake = &intake{cfg: cfg.Collector, now: deps.Now, metrics: m}
+	if s.door, err = newDoor(cfg.Collector, s.intake, s.collected, s.rejected, m, deps.Log); err != nil {
+		return nil, err
+	}
+	if s.inlets, err = newInlets(cfg, deps, s.intake, m); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Listen opens the HTTP door's port, so that Addr is known; Run does it if it was not called. Requests are
+// answered once Run runs.
+func (s *Service) Listen() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener != nil {
+		return nil
+	}
+	l, err := net.Listen("tcp", s.cfg.Collector.Listen)
+	if err != nil {
+		return fmt.Errorf("open the HTTP door: %w", err)
+	}
+	s.listener = l
+	return nil
+}
+
+// Addr is where the HTTP door listens, host:port; empty before Listen.
+func (s *Service) Addr() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return ""
+	}
+	return s.listener.Addr().String()
+}
+
+// Ready returns nil when the door is open, Kafka has shown the topics, and every inlet partition that this
+// process owns has been read up to its end once.
+func (s *Service) Ready() error {
+	s.mu.Lock()
+	err := s.state
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for _, in := range s.inlets {
+		if err := in.ready(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Service) become(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state = err
+}
+
+// Run opens the doors and serves until ctx ends; then it finishes what is in flight and returns nil. An
+// error means that it cannot go on: the port is taken, the topics have another partition count, or an inlet
+// has lost records to retention.
+func (s *Service) Run(ctx context.Context) error {
+	if err := s.Listen(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var once sync.Once
+	var fatal error
+	fail := func(err error) {
+		once.Do(func() { fatal = err })
+		cancel()
+	}
+	var batchers, workers sync.WaitGroup
+	sending, stopSending := context.WithCancel(context.WithoutCancel(ctx))
+	for _, b := range []*stream.Batcher{s.collected, s.rejected} {
+		batchers.Go(func() {
+			if err := b.Run(sending); err != nil {
+				fail(fmt.Errorf("send events: %w", err))
+			}
+		})
+	}
+	work := func(f func(context.Context) error) {
+		workers.Go(func() {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				fail(err)
+			}
+		})
+	}
+	s.become(errNoTopics)
+	work(s.awaitTopics)
+	for _, in := range s.inlets {
+		work(in.run)
+	}
+	server := s.server()
+	workers.Go(func() {
+		if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			fail(fmt.Errorf("serve HTTP: %w", err))
+		}
+	})
+	<-ctx.Done()
+	s.become(errNotListening)
+	s.drain(ctx, server)
+	workers.Wait()
+	stopSending()
+	batchers.Wait()
+	return fatal
+}
+
+func (s *Service) server() *http.Server {
+	return &http.Server{
+		Handler:           s.door,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      readTimeout + s.cfg.Collector.ProduceTimeout + answerSlack,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          zap.NewStdLog(s.deps.Log.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
+	}
+}
+
+// drain lets requests in flight end under their own deadline.
+func (s *Service) drain(ctx context.Context, server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Admin.ShutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		s.deps.Log.Warn("requests cut off at shutdown", zap.Error(err))
+		if err := server.Close(); err != nil {
+			s.deps.Log.Warn("closing the HTTP door did not work", zap.Error(err))
+		}
+	}
+}
+
+// awaitTopics waits until the topics exist and checks their partition count: with another one a key would
+// change its partition.
+func (s *Service) awaitTopics(ctx context.Context) error {
+	for _, name := range []string{s.set.EventsCollected(), s.set.EventsRejected()} {
+		for {
+			n, err := s.deps.Stream.PartitionCount(ctx, name)
+			if err == nil && n != s.set.Partitions {
+				return fmt.Errorf("topic %s has %d partitions, topics.partitions says %d", name, n, s.set.Partitions)
+			}
+			if err == nil {
+				break
+			}
+			s.become(fmt.Errorf("look for topic %s: %w", name, err))
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(topicsPause):
+			}
+		}
+	}
+	s.become(nil)
+	return nil
+}
+
+// sourceOf is what a configured sender stands for.
+type sourceOf struct {
+	name, brand         string
+	trusted, historical bool
+}
+
+func (s sourceOf) meta(received time.Time) event.Meta {
+	return event.Meta{Source: s.name, Brand: s.brand, ReceivedAt: received, Trusted: s.trusted, Historical: s.historical}
+}

@@ -1,0 +1,45 @@
+package collector
+
+import (
+	"net/http"
+	"strings"
+)
+
+// allowedHeaders are named, because "*" does not cover Authorization by the Fetch standard.
+const allowedHeaders = "Authorization, Content-Type, Content-Encoding, Accept, X-Retry-Count, X-Requested-With"
+
+// maxRequestedHeaders bounds what of Access-Control-Request-Headers is echoed.
+const maxRequestedHeaders = 1024
+
+// cors lets any page send: the write key is what admits, and no cookie is ever looked at. The headers stand on
+// every answer, because to a browser an error without them is a broken network, and it retries for ever.
+func cors(h http.Header, r *http.Request) {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		h.Set("Access-Control-Allow-Origin", "*")
+	} else {
+		// Named, since sendBeacon sends with credentials, for which browsers refuse "*".
+		h.Set("Access-Control-Allow-Origin", origin)
+		h.Set("Access-Control-Allow-Credentials", "true")
+	}
+	h.Set("Vary", "Origin")
+	h.Set("Access-Control-Expose-Headers", "Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset")
+	if r.Method != http.MethodOptions {
+		return
+	}
+	allowed := allowedHeaders
+	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" && len(asked) <= maxRequestedHeaders && isList(asked) {
+		allowed += ", " + asked
+	}
+	h.Set("Access-Control-Allow-Headers", allowed)
+	h.Set("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
+	h.Set("Access-Control-Max-Age", "86400") // browsers cap it: Chrome at 2 h, Firefox at a day
+	h.Add("Vary", "Access-Control-Request-Headers")
+}
+
+// isList says whether s is header names with commas.
+func isList(s string) bool {
+	return strings.IndexFunc(s, func(c rune) bool {
+		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == ',' || c == ' ')
+	}) < 0
+}

@@ -1,0 +1,307 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/event"
+	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/pkg/topic"
+)
+
+const (
+	// fetchWait is how long a fetch waits for records.
+	fetchWait = 500 * time.Millisecond
+	// recommitAfter is how often an unchanged position is committed again: Kafka forgets the commits of a group
+	// that is idle, and the fence waits for them.
+	recommitAfter = 30 * time.Second
+)
+
+// inlet reads one topic of foreign records. Per partition: fetch, make events, produce, commit, in that order;
+// nothing is produced past a failed request, so that positions leave no gap (architecture section 4, rule 1).
+type inlet struct {
+	source  sourceOf
+	topic   string
+	group   string
+	mapping *event.Mapping // nil: the records are events in Segment's shape
+	set     topic.Set
+	client  *stream.Client
+	intake  *intake
+	metrics *metrics
+	log     *zap.Logger
+
+	mu     sync.Mutex
+	behind map[int]bool // owned partitions; true until the end was reached once
+}
+
+// newInlets makes the shipped inbox and the configured inlets; the error names every faulty mapping.
+func newInlets(cfg config.Config, deps Deps, in *intake, m *metrics) ([]*inlet, error) {
+	set := cfg.Topics.Set()
+	all := append([]config.Inlet{{Name: config.InboxSource, Topic: set.EventsInbox(), Trusted: true}}, cfg.Collector.Inlets...)
+	inlets := make([]*inlet, 0, len(all))
+	var errs []error
+	for i, c := range all {
+		x := &inlet{
+			source: sourceOf{c.Name, c.Brand, c.Trusted, c.Historical}, topic: c.Topic, group: set.Group(topic.StageCollector, c.Topic),
+			set: set, client: deps.Stream, intake: in, metrics: m,
+			log: deps.Log.With(zap.String("inlet", c.Name), zap.String("topic", c.Topic)), behind: map[int]bool{},
+		}
+		if x.source.brand == "" {
+			x.source.brand = cfg.Collector.Brand
+		}
+		if len(c.Mapping) > 0 {
+			var err error
+			if x.mapping, err = event.CompileMapping(c.Mapping); err != nil {
+				errs = append(errs, fmt.Errorf("collector.inlets[%d] (%s): mapping: %w", i-1, c.Name, err))
+			}
+		}
+		inlets = append(inlets, x)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return inlets, nil
+}
+
+// run reads the partitions that the group gives this process until ctx ends. A missing topic is waited for.
+func (in *inlet) run(ctx context.Context) error {
+	err := in.client.RunGroup(ctx, stream.GroupOptions{Group: in.group, Topics: []string{in.topic}}, in.own)
+	if err != nil {
+		return fmt.Errorf("inlet %s: %w", in.source.name, err)
+	}
+	return nil
+}
+
+func (in *inlet) ready() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for p, behind := range in.behind {
+		if behind {
+			return fmt.Errorf("inlet %s: partition %d of %s has not been read to its end yet", in.source.name, p, in.topic)
+		}
+	}
+	return nil
+}
+
+func (in *inlet) note(partition int, behind bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.behind[partition] = behind
+}
+
+func (in *inlet) forget(partition int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	delete(in.behind, partition)
+	in.metrics.lag.DeleteLabelValues(in.topic, strconv.Itoa(partition))
+}
+
+// own is the owner of one partition in one generation.
+func (in *inlet) own(ctx context.Context, cl *stream.Claim) error {
+	in.note(cl.Partition, true)
+	defer in.forget(cl.Partition)
+	from := cl.Offset
+	if from < 0 {
+		starts, err := in.client.StartOffsets(ctx, in.topic)
+		if err != nil {
+			return ended(ctx, err)
+		}
+		from = starts[cl.Partition]
+	}
+	f := in.client.NewFetcher(in.topic, cl.Partition, from, stream.FetchOptions{})
+	defer f.Close()
+	lag := in.metrics.lag.WithLabelValues(in.topic, strconv.Itoa(cl.Partition))
+	c := committer{claim: cl, log: in.log}
+	if err := c.commit(ctx, from); err != nil {
+		return ended(ctx, err)
+	}
+	for ctx.Err() == nil {
+		batch, err := f.Fetch(ctx, fetchWait)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, stream.ErrOffsetOutOfRange):
+			return fmt.Errorf("read %s partition %d: records were deleted before they were read (retention); "+
+				"set the offsets of group %s to where reading should go on: %w: %w", in.topic, cl.Partition, in.group, stream.ErrStop, err)
+		case err != nil:
+			return err
+		}
+		if err := in.pass(ctx, batch.Records); err != nil {
+			return ended(ctx, err)
+		}
+		if err := c.commit(ctx, batch.Next); err != nil {
+			return ended(ctx, err)
+		}
+		lag.Set(float64(batch.HighWatermark - batch.Next))
+		if batch.Next >= batch.HighWatermark {
+			in.note(cl.Partition, false)
+		}
+	}
+	return nil
+}
+
+// ended is nil if err is only the end of ctx.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && !errors.Is(err, stream.ErrStop) {
+		return nil
+	}
+	return err
+}
+
+// committer commits positions when they have moved, when the last outcome is unknown, and now and then.
+type committer struct {
+	claim *stream.Claim
+	log   *zap.Logger
+	done  int64 // last known to be committed; valid if at is not zero
+	at    time.Time
+}
+
+func (c *committer) commit(ctx context.Context, offset int64) error {
+	if !c.at.IsZero() && offset == c.done && time.Since(c.at) < recommitAfter {
+		return nil
+	}
+	err := c.claim.Commit(ctx, offset, "")
+	switch {
+	case err == nil:
+		c.done, c.at = offset, time.Now()
+	case errors.Is(err, stream.ErrFenced), errors.Is(err, stream.ErrPermanent), ctx.Err() != nil:
+		return err
+	default: // unknown: the next round commits again
+		c.at = time.Time{}
+		c.log.Warn("commit not confirmed, will be repeated", zap.Int("partition", c.claim.Partition), zap.Error(err))
+	}
+	return nil
+}
+
+// lane is one partition of events.collected or events.rejected.
+type lane struct {
+	topic     string
+	partition int
+}
+
+// pass produces the events of recs and returns nil when Kafka has all of them. Records for one target partition
+// go in order; target partitions go side by side.
+func (in *inlet) pass(ctx context.Context, recs []stream.Record) error {
+	if len(recs) == 0 {
+		return nil
+	}
+	lanes := map[lane][]record{}
+	for i := range recs {
+		r := in.record(&recs[i])
+		to := in.set.EventsCollected()
+		if r.reason != "" {
+			to = in.set.EventsRejected()
+		}
+		at := lane{to, topic.Partition(r.Key, in.set.Partitions)}
+		lanes[at] = append(lanes[at], r)
+	}
+	errs := make(chan error, len(lanes))
+	for at, list := range lanes {
+		go func() { errs <- in.produce(ctx, at, list) }()
+	}
+	var err error
+	for range lanes {
+		err = errors.Join(err, <-errs)
+	}
+	return err
+}
+
+// produce sends one lane. A record that the broker itself refuses goes to events.rejected, its first bytes.
+func (in *inlet) produce(ctx context.Context, at lane, list []record) error {
+	for len(list) > 0 {
+		out := make([]stream.Record, len(list))
+		for i := range list {
+			out[i] = list[i].Record
+		}
+		err := in.client.Produce(ctx, at.topic, at.partition, out)
+		if err == nil {
+			break
+		}
+		refused := (*stream.RecordError)(nil)
+		if !errors.As(err, &refused) || refused.Index >= len(list) {
+			return err
+		}
+		r := list[refused.Index]
+		if len(r.Value) <= maxKeptBytes && r.reason != "" {
+			return err // cannot be made smaller
+		}
+		position, _ := topic.Get(r.Headers, topic.HeaderPosition)
+		origin, _ := topic.Get(r.Headers, topic.HeaderOrigin)
+		why := &event.Error{Reason: reasonRefused, Detail: refused.Error()}
+		rejected := in.intake.reject(r.Value[:min(len(r.Value), maxKeptBytes)], r.meta, r.Key, why, origin, "")
+		rejected.Headers = append(rejected.Headers, topic.Header{Key: topic.HeaderPosition, Value: []byte(position)})
+		err = in.client.Produce(ctx, in.set.EventsRejected(), topic.Partition(r.Key, in.set.Partitions), []stream.Record{rejected.Record})
+		if err != nil {
+			return err
+		}
+		list[refused.Index] = rejected
+		for i := range list[:refused.Index+1] {
+			in.intake.acknowledged(&list[i])
+		}
+		list = list[refused.Index+1:]
+	}
+	for i := range list {
+		in.intake.acknowledged(&list[i])
+	}
+	return nil
+}
+
+// record makes the event of one foreign record; what cannot be one becomes a rejected record. The same record
+// gives the same key, body and position, whoever reads it and when.
+func (in *inlet) record(rec *stream.Record) record {
+	origin := in.topic + ":" + strconv.Itoa(rec.Partition) + ":" + strconv.FormatInt(rec.Offset, 10)
+	id := origin
+	meta, body, err := in.event(rec)
+	if meta.MessageID != "" {
+		id = meta.MessageID
+	}
+	var r record
+	if err != nil {
+		meta.MessageID = id
+		r = in.intake.reject(rec.Value, meta, nil, err, origin, "")
+	} else {
+		r = in.intake.take(body, meta, event.Filling{MessageID: id}, origin, "")
+		if r.reason != "" {
+			r.Value = rec.Value[:min(len(rec.Value), in.intake.cfg.MaxEventBytes)] // the bytes as they came
+		}
+	}
+	if r.Key == nil {
+		r.Key = []byte(origin) // the same partition each time
+	}
+	position := topic.Position{Stage: topic.StageCollector + "/" + in.topic, Partition: rec.Partition, Seq: rec.Offset}
+	r.Headers = append(r.Headers, topic.Header{Key: topic.HeaderPosition, Value: []byte(position.String())})
+	return r
+}
+
+// event reads the headers that the record's producer may have set, and maps the record. A foreign producer may
+// say less trust, not more.
+func (in *inlet) event(rec *stream.Record) (event.Meta, []byte, error) {
+	meta := in.source.meta(in.intake.now().UTC().Truncate(time.Millisecond))
+	said, err := topic.ParseMeta(rec.Headers)
+	if err != nil {
+		return meta, nil, &event.Error{Reason: reasonInvalidHeader, Detail: err.Error()}
+	}
+	if said.Brand != "" {
+		meta.Brand = said.Brand
+	}
+	if trust, ok := topic.Get(rec.Headers, topic.HeaderTrust); ok && trust != "trusted" {
+		meta.Trusted = false
+	}
+	meta.MessageID, meta.SentAt = said.MessageID, said.SentAt
+	meta.Historical = meta.Historical || said.Historical
+	if len(rec.Value) == 0 {
+		return meta, nil, &event.Error{Reason: reasonEmptyRecord, Detail: "the record has no value"}
+	}
+	if in.mapping == nil {
+		return meta, rec.Value, nil
+	}
+	body, err := in.mapping.Event(rec.Value)
+	return meta, body, err
+}

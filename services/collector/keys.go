@@ -1,0 +1,74 @@
+package collector
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/weft-cdp/weft/pkg/config"
+)
+
+// keys finds the source of a write key. Keys are compared by their hashes and in constant time, so that the
+// time of an answer tells nothing about them.
+type keys struct {
+	hashes  [][sha256.Size]byte
+	sources []sourceOf
+}
+
+func newKeys(cfg config.Collector) (*keys, error) {
+	k := &keys{}
+	var errs []error
+	for i, s := range cfg.Sources {
+		src := sourceOf{s.Name, s.Brand, s.Trusted, s.Historical}
+		if src.brand == "" {
+			src.brand = cfg.Brand
+		}
+		switch {
+		case s.WriteKey == "":
+			errs = append(errs, fmt.Errorf("collector.sources[%d].write_key: empty", i))
+		case s.Name == UnsubscribeSource:
+			errs = append(errs, fmt.Errorf("collector.sources[%d].name: %q is the collector's own", i, s.Name))
+		}
+		k.hashes = append(k.hashes, sha256.Sum256([]byte(s.WriteKey)))
+		k.sources = append(k.sources, src)
+	}
+	return k, errors.Join(errs...)
+}
+
+// find looks at all keys, always.
+func (k *keys) find(key string) (sourceOf, bool) {
+	hash := sha256.Sum256([]byte(key))
+	at := -1
+	for i := range k.hashes {
+		if subtle.ConstantTimeCompare(hash[:], k.hashes[i][:]) == 1 {
+			at = i
+		}
+	}
+	if at < 0 || key == "" {
+		return sourceOf{}, false
+	}
+	return k.sources[at], true
+}
+
+// headerKey reads the write key of an Authorization header: the user name of Basic (a missing colon is
+// accepted), or a Bearer token. final says that no key in the body can count instead: with OAuth the token is
+// not the write key, which then stands in the body.
+func headerKey(header string) (key string, final bool) {
+	scheme, rest, _ := strings.Cut(strings.TrimSpace(header), " ")
+	rest = strings.TrimSpace(rest)
+	switch strings.ToLower(scheme) {
+	case "bearer":
+		return rest, false
+	case "basic":
+		text, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(rest, "="))
+		if err != nil {
+			return "", false
+		}
+		user, _, _ := strings.Cut(string(text), ":")
+		return user, user != ""
+	}
+	return "", false
+}

@@ -1,0 +1,44 @@
+package collector
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics of the collector. Labels come from closed sets: configured sources and inlets, endpoint names, status
+// codes, reason codes.
+type metrics struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	events   *prometheus.CounterVec
+	rejected *prometheus.CounterVec
+	inFlight prometheus.Gauge
+	lag      *prometheus.GaugeVec
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_requests_total",
+			Help: "HTTP requests by endpoint and status code."}, []string{"endpoint", "code"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "weft_collector_request_seconds",
+			Help: "Time to answer, from the first byte of the header.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}, []string{"endpoint"}),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_events_total",
+			Help: "Events acknowledged by Kafka, by source and whether they are on events.collected (stored) or events.rejected."}, []string{"source", "result"}),
+		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_rejected_total",
+			Help: "Events and requests on events.rejected by source and reason."}, []string{"source", "reason"}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "weft_collector_in_flight_bytes",
+			Help: "Request bytes held in memory now."}),
+		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "weft_collector_inlet_lag_records",
+			Help: "Records of an inlet partition that are not passed on yet, as of the last fetch."}, []string{"topic", "partition"}),
+	}
+	var errs []error
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.events, m.rejected, m.inFlight, m.lag} {
+		errs = append(errs, reg.Register(c))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("register the collector's metrics: %w", err)
+	}
+	return m, nil
+}
