@@ -178,8 +178,12 @@ func (c *Client) offsetFetch(ctx context.Context, group, topicName string, parti
 			p, offset := int(r.int32()), r.int64()
 			r.int32() // leader epoch
 			metadata, code := r.str(), r.int16()
-			if err := codeError(code); err != nil {
-				return nil, c.forget(group, fmt.Errorf("partition %d: %w", p, err))
+			switch kafka.Error(code) {
+			case 0:
+			case kafka.GroupIdNotFound:
+				offset = -1 // never used, or gone with all its offsets
+			default:
+				return nil, c.forget(group, fmt.Errorf("partition %d: %w", p, kafka.Error(code)))
 			}
 			if i, ok := index[p]; ok && r.err == nil {
 				out[i] = Committed{Offset: max(offset, -1), Metadata: metadata}
@@ -190,6 +194,12 @@ func (c *Client) offsetFetch(ctx context.Context, group, topicName string, parti
 	code := r.int16()
 	if r.err != nil {
 		return nil, r.err
+	}
+	if kafka.Error(code) == kafka.GroupIdNotFound {
+		for i := range out {
+			out[i].Offset = -1
+		}
+		return out, nil
 	}
 	if err := codeError(code); err != nil {
 		return nil, c.forget(group, err)
