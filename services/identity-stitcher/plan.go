@@ -1,0 +1,287 @@
+package stitcher
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/weft-cdp/weft/pkg/event"
+	"github.com/weft-cdp/weft/pkg/identity"
+	"github.com/weft-cdp/weft/pkg/keyed"
+	"github.com/weft-cdp/weft/pkg/topic"
+)
+
+// Reasons of this service on events.rejected, beside those of package event.
+const (
+	// ReasonDuplicate marks the trace of a dropped duplicate: no body, the headers of the event.
+	ReasonDuplicate = "duplicate"
+	// ReasonUnknownKind marks a record that is no event: somebody else wrote to events.collected.
+	ReasonUnknownKind = "unknown_kind"
+	// reasonUnreadable is for errors of package event that carry no code of their own.
+	reasonUnreadable = "unreadable"
+)
+
+// seenIDBytes is the length of the hash by which a message id is remembered. 128 bits: two different ids of
+// one partition's window are taken for one with a chance below 10^-18 at a thousand million ids.
+const seenIDBytes = 16
+
+var _ keyed.Planner = (*planner)(nil)
+
+// planner decides batches of events.collected. Safe for concurrent use: partitions share it.
+type planner struct {
+	rules    *identity.Rules
+	resolver *identity.Resolver
+	topics   topic.Set
+	window   time.Duration
+	now      func() time.Time
+	metrics  *metrics
+}
+
+// item is one record on its way through Plan.
+type item struct {
+	record keyed.Record
+	event  *event.Event
+	seenID []byte        // nil: not judged for duplicates
+	drop   *keyed.Output // set: this is what becomes of it instead of an event
+	result identity.Result
+}
+
+// Plan implements keyed.Planner.
+func (p *planner) Plan(ctx context.Context, slot keyed.Slot, batch []keyed.Record) (keyed.Change, error) {
+	now := p.now()
+	items := make([]item, len(batch))
+	for i, r := range batch {
+		items[i] = p.read(r)
+	}
+	seen, err := p.dropDuplicates(ctx, slot, items, now)
+	if err != nil {
+		return keyed.Change{}, err
+	}
+	if err := p.resolve(ctx, items); err != nil {
+		return keyed.Change{}, err
+	}
+	outs, err := p.outputs(items)
+	if err != nil {
+		return keyed.Change{}, err
+	}
+	return keyed.Change{Outputs: outs, SeenIDs: seen, SeenAt: now, SeenWindow: p.window}, nil
+}
+
+// read decodes a record, or rejects it.
+func (p *planner) read(r keyed.Record) item {
+	if r.Kind != topic.KindEvent {
+		return p.reject(r, ReasonUnknownKind, fmt.Errorf("header %s: %q has no place on this topic", topic.HeaderKind, r.Kind))
+	}
+	e, err := event.Decode(r.Value, r.Meta)
+	if err != nil {
+		return p.reject(r, event.Reason(err, reasonUnreadable), err)
+	}
+	if e.MessageID == "" {
+		e.MessageID = origin(r)
+	}
+	it := item{record: r, event: e}
+	if r.Position == (topic.Position{}) {
+		it.seenID = seenID(e.Source, e.MessageID)
+	}
+	return it
+}
+
+func (p *planner) reject(r keyed.Record, reason string, err error) item {
+	p.metrics.rejected.WithLabelValues(reason).Inc()
+	out := keyed.Reject(r, topic.StageStitcher, reason, err, p.topics)
+	return item{record: r, drop: &out}
+}
+
+// origin names a record of events.collected.
+func origin(r keyed.Record) string {
+	return r.Topic + ":" + strconv.Itoa(r.Partition) + ":" + strconv.FormatInt(r.Offset, 10)
+}
+
+// seenID is by what a message id of a source is remembered.
+func seenID(source, messageID string) []byte {
+	b := binary.BigEndian.AppendUint32(nil, uint32(len(source))) //nolint:gosec // a source's name is short
+	b = append(append(b, source...), messageID...)
+	sum := sha256.Sum256(b)
+	return sum[:seenIDBytes]
+}
+
+// dropDuplicates marks the records whose message id was seen before, in the slot or in this batch, and
+// returns the ids to remember.
+func (p *planner) dropDuplicates(ctx context.Context, slot keyed.Slot, items []item, now time.Time) ([][]byte, error) {
+	var asked [][]byte
+	for i := range items {
+		if items[i].seenID != nil {
+			asked = append(asked, items[i].seenID)
+		}
+	}
+	if len(asked) == 0 {
+		return nil, nil
+	}
+	known, err := slot.Seen(ctx, asked, now, p.window)
+	if err != nil {
+		return nil, fmt.Errorf("look for duplicates: %w", err)
+	}
+	fresh := make([][]byte, 0, len(asked))
+	inBatch := make(map[[seenIDBytes]byte]bool, len(asked))
+	for i := range items {
+		it := &items[i]
+		if it.seenID == nil {
+			continue
+		}
+		id := [seenIDBytes]byte(it.seenID)
+		if known[0] || inBatch[id] {
+			it.drop = p.duplicate(it)
+		} else {
+			inBatch[id] = true
+			fresh = append(fresh, it.seenID)
+		}
+		known = known[1:]
+	}
+	return fresh, nil
+}
+
+// duplicate is the trace that a dropped duplicate leaves: headers only.
+func (p *planner) duplicate(it *item) *keyed.Output {
+	p.metrics.duplicates.WithLabelValues(it.event.Source).Inc()
+	r := it.record
+	r.Headers = topic.MetaHeaders(it.event.Meta)
+	out := keyed.Reject(r, topic.StageStitcher, ReasonDuplicate, errors.New("this source has sent the message id before"), p.topics)
+	out.Value = nil
+	return &out
+}
+
+// resolve finds whose each remaining record is.
+func (p *planner) resolve(ctx context.Context, items []item) error {
+	requests := make([]identity.Request, 0, len(items))
+	for i := range items {
+		if items[i].drop == nil {
+			requests = append(requests, p.request(&items[i]))
+		}
+	}
+	if len(requests) == 0 {
+		return nil
+	}
+	results, err := p.resolver.Resolve(ctx, requests)
+	if err != nil {
+		return stopping(err)
+	}
+	for i := range items {
+		if items[i].drop == nil {
+			items[i].result, results = results[0], results[1:]
+		}
+	}
+	return nil
+}
+
+// stopping lets the stage stop on a graph that a newer binary has written.
+func stopping(err error) error {
+	if errors.Is(err, identity.ErrNewerVersion) {
+		return fmt.Errorf("%w: %w", keyed.ErrNewerState, err)
+	}
+	return err
+}
+
+// request reads the identifiers of an event. Without any that counts, the event is a profile of its own.
+func (p *planner) request(it *item) identity.Request {
+	e := it.event
+	found := e.Identifiers()
+	ids := make([]identity.Identifier, 0, max(1, len(found)))
+	for _, raw := range found {
+		id, why := p.rules.Identify(raw)
+		if why != "" {
+			p.metrics.ignored.WithLabelValues(string(why)).Inc()
+			continue
+		}
+		ids = append(ids, id)
+	}
+	if len(ids) == 0 {
+		ids = append(ids, p.rules.EventIdentifier(e.Source, e.MessageID))
+	}
+	cause := identity.Cause{Source: origin(it.record), MessageID: e.MessageID, Rule: identity.RuleSameEvent, Time: e.ReceivedAt}
+	if it.record.Position != (topic.Position{}) {
+		cause.Source = it.record.Position.String()
+	}
+	if e.Type == event.Alias {
+		cause.Rule = identity.RuleAlias
+	}
+	return identity.Request{Identifiers: ids, Cause: cause}
+}
+
+// outputs writes what the batch publishes, in the order of its records, merges before the event they
+// matter to.
+func (p *planner) outputs(items []item) ([]keyed.Output, error) {
+	outs := make([]keyed.Output, 0, len(items))
+	for i := range items {
+		it := &items[i]
+		if it.drop != nil {
+			outs = append(outs, *it.drop)
+			continue
+		}
+		for _, m := range it.result.Merges {
+			pair, err := p.merge(m)
+			if err != nil {
+				return nil, err
+			}
+			outs = append(outs, pair[:]...)
+		}
+		p.metrics.events.Inc()
+		outs = append(outs, keyed.Output{
+			Topic:       p.topics.EventsIdentified(),
+			Key:         it.result.Profile.String(),
+			Headers:     append(topic.MetaHeaders(it.event.Meta), kindHeader(topic.KindEvent)),
+			PassThrough: true,
+			Offset:      it.record.Offset,
+		})
+	}
+	return outs, nil
+}
+
+// merge is a merge twice: for the stages behind, and for whoever rebuilds the graph.
+func (p *planner) merge(m identity.Merge) ([2]keyed.Output, error) {
+	p.metrics.merges.Inc()
+	value, err := m.Encode()
+	if err != nil {
+		return [2]keyed.Output{}, err
+	}
+	out := keyed.Output{
+		Topic: p.topics.EventsIdentified(),
+		Key:   m.Loser,
+		Value: value,
+		Headers: []topic.Header{
+			{Key: topic.HeaderSchema, Value: []byte(strconv.Itoa(topic.SchemaVersion))},
+			kindHeader(topic.KindMerge),
+			{Key: topic.HeaderMessageID, Value: []byte(m.Cause.MessageID)},
+			{Key: topic.HeaderReceivedAt, Value: []byte(strconv.FormatInt(m.Cause.Time.UnixMilli(), 10))},
+		},
+	}
+	link := out
+	link.Topic = p.topics.IdentitiesLinked()
+	return [2]keyed.Output{out, link}, nil
+}
+
+func kindHeader(k topic.Kind) topic.Header {
+	return topic.Header{Key: topic.HeaderKind, Value: []byte(k)}
+}
+
+// Published implements keyed.Planner: merges that are in Kafka need not be published by anybody again.
+func (p *planner) Published(ctx context.Context, _ keyed.Slot, outs []keyed.Output) error {
+	var losers []identity.Node
+	for i := range outs {
+		if k, ok := topic.Get(outs[i].Headers, topic.HeaderKind); !ok || topic.Kind(k) != topic.KindMerge || outs[i].Topic != p.topics.EventsIdentified() {
+			continue
+		}
+		n, err := identity.ParseNode(outs[i].Key)
+		if err != nil {
+			return fmt.Errorf("confirm a merge: key %w", err)
+		}
+		losers = append(losers, n)
+	}
+	if len(losers) == 0 {
+		return nil
+	}
+	return stopping(p.resolver.Confirm(ctx, losers))
+}

@@ -1,0 +1,136 @@
+// Package stitcher is identity-stitcher: it reads events.collected, works out whose each event is, and
+// passes it on to events.identified under the profile's id.
+//
+// It owns: the decision which profile a record belongs to, dropping duplicates of a sender by message id,
+// and publishing merges. It guarantees that every record of events.collected ends exactly once in effect
+// as one of three: an event on events.identified, body untouched; a record on events.rejected with the
+// bytes and the reason, if it cannot be read; or a record without a body on events.rejected with reason
+// "duplicate", so that accepted = stored + rejected + duplicate can be audited from the topics alone. It
+// guarantees that every merge is published, on events.identified and identities.linked, no later than the
+// first event it matters to. It must not know what an event means beyond its identifiers; the identity
+// rules and the graph are package identity's, exactly-once is package keyed's.
+//
+// A duplicate is a message id seen from the same source within the configured window (seven days by
+// default). It is judged only where the record has no source position, that is for the HTTP door: records
+// of Kafka inlets and of replays carry positions, by which package keyed drops what is not new.
+//
+// A record whose identifiers are all void (see identity.DefaultBlocked) is not lost: it becomes a profile
+// of its own, whose id is made of its source and message id.
+package stitcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/identity"
+	"github.com/weft-cdp/weft/pkg/keyed"
+	"github.com/weft-cdp/weft/pkg/store"
+	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/pkg/topic"
+)
+
+// Deps are the parts that the service stands on. All but Metrics and Now are required.
+type Deps struct {
+	Stream  *stream.Client
+	Store   *store.Client
+	Log     *zap.Logger
+	Metrics prometheus.Registerer // nil: not measured
+	Now     func() time.Time      // nil: time.Now
+}
+
+// Service is identity-stitcher. Any number of them may run; each owns the partitions its group gives it.
+type Service struct {
+	stage  *keyed.Stage
+	facts  identity.Facts
+	topics topic.Set
+	key    []byte
+	log    *zap.Logger
+}
+
+// New reads or makes the identity key and builds the service. It reaches neither Kafka nor Redis.
+func New(cfg config.Config, deps Deps) (*Service, error) {
+	if deps.Store == nil || deps.Log == nil {
+		return nil, errors.New("identity-stitcher: store and log are required")
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	if cfg.Stitcher.DuplicateWindow <= 0 {
+		return nil, fmt.Errorf("stitcher.duplicate_window: %s is not above 0", cfg.Stitcher.DuplicateWindow)
+	}
+	key, err := config.LoadOrCreateSecret(cfg.Identity.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("identity.key_file: %w", err)
+	}
+	rules, err := identity.NewRules(key, identity.Options{DefaultRegion: cfg.Identity.DefaultRegion})
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	m, err := newMetrics(deps.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("identity-stitcher: %w", err)
+	}
+	topics := topic.Set{Prefix: cfg.Topics.Prefix, Partitions: cfg.Topics.Partitions}
+	p := &planner{
+		rules:    rules,
+		resolver: identity.NewResolver(identity.NewGraph(deps.Store, topics.Prefix), cfg.Stitcher.CacheEntries),
+		topics:   topics,
+		window:   cfg.Stitcher.DuplicateWindow,
+		now:      deps.Now,
+		metrics:  m,
+	}
+	stage, err := keyed.NewPlan(keyed.Options{
+		Stage:        topic.StageStitcher,
+		Input:        topics.EventsCollected(),
+		Topics:       topics,
+		BatchRecords: cfg.Stitcher.BatchRecords,
+	}, p, keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Metrics: deps.Metrics, Now: deps.Now})
+	if err != nil {
+		return nil, fmt.Errorf("identity-stitcher: %w", err)
+	}
+	return &Service{stage: stage, facts: deps.Store, topics: topics, key: key, log: deps.Log}, nil
+}
+
+// Run works until ctx ends, and then returns nil, or until an error that a person must look at, such as
+// identity.ErrOtherKey.
+func (s *Service) Run(ctx context.Context) error {
+	if err := s.checkKey(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("identity-stitcher: %w", err)
+	}
+	if err := s.stage.Run(ctx); err != nil {
+		return fmt.Errorf("identity-stitcher: %w", err)
+	}
+	return nil
+}
+
+// Ready is nil when every partition owned here has recovered and is nearly caught up.
+func (s *Service) Ready() error { return s.stage.Ready() }
+
+// keyCheckPause spaces attempts to reach Redis at the start: long enough not to spin, short enough that
+// nobody waits for a Redis that has come up.
+const keyCheckPause = 500 * time.Millisecond
+
+// checkKey compares the key with the deployment's, and waits for Redis if it is away.
+func (s *Service) checkKey(ctx context.Context) error {
+	for {
+		err := identity.CheckKey(ctx, s.facts, keyed.DeploymentKey(s.topics), s.key)
+		if err == nil || errors.Is(err, identity.ErrOtherKey) {
+			return err
+		}
+		s.log.Warn("identity key is not checked yet", zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(keyCheckPause):
+		}
+	}
+}
