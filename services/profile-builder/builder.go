@@ -1,0 +1,189 @@
+// Package builder is profile-builder: it folds events.identified into one live profile per person, tells
+// every change on profiles.changed and audiences.changed, and answers who a person is over HTTP.
+//
+// It owns: the profiles' states in Redis, profiles.changed, audiences.changed, and the profile API. It
+// guarantees that every event of events.identified is in exactly one profile once, whatever crashes or is
+// repeated and however people are merged meanwhile; that profiles.changed holds, per profile id, the
+// profile after its last change, one record per profile and batch, and a tombstone for an id that was
+// merged into another; that a membership is told when it begins and when it ends. It must not know how a
+// person is recognised (identity-stitcher: here a profile id is a given) nor what is done about an audience.
+// What a profile is and how it is folded is package profile's; exactly-once is package keyed's.
+//
+// An event that cannot be read goes to events.rejected with the reason. An order or cart event whose
+// numbers cannot be read counts as an event, without them; weft_builder_unreadable_commerce_total says how
+// many there were.
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/identity"
+	"github.com/weft-cdp/weft/pkg/keyed"
+	"github.com/weft-cdp/weft/pkg/profile"
+	"github.com/weft-cdp/weft/pkg/store"
+	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/pkg/topic"
+	"github.com/weft-cdp/weft/schemas/audiences"
+)
+
+// Limits of the HTTP server: requests are one line and a few headers, answers one profile.
+const (
+	headerTimeout  = 5 * time.Second
+	readTimeout    = 10 * time.Second
+	writeTimeout   = 15 * time.Second // above lookupTimeout and offsetsTimeout together
+	idleTimeout    = 75 * time.Second // above the 60 s after which common load balancers drop idle connections
+	maxHeaderBytes = 16 << 10
+)
+
+// Deps are the parts that the service stands on. All but Metrics and Now are required.
+type Deps struct {
+	Stream  *stream.Client
+	Store   *store.Client
+	Log     *zap.Logger
+	Metrics prometheus.Registerer // nil: not measured
+	Now     func() time.Time      // nil: time.Now
+}
+
+// Service is profile-builder. Any number of them may run: each owns the partitions its group gives it, and
+// each answers for every profile.
+type Service struct {
+	cfg   config.Config
+	log   *zap.Logger
+	stage *keyed.Stage
+	api   *api
+
+	mu       sync.Mutex
+	listener net.Listener
+}
+
+// New reads the audience file and the identity key (made if there is none) and builds the service. It
+// reaches neither Kafka nor Redis.
+func New(cfg config.Config, deps Deps) (*Service, error) {
+	if deps.Stream == nil || deps.Store == nil || deps.Log == nil {
+		return nil, errors.New("profile-builder: stream, store and log are required")
+	}
+	as, err := loadAudiences(cfg.Builder.AudiencesFile)
+	if err != nil {
+		return nil, fmt.Errorf("builder.audiences_file: %w", err)
+	}
+	key, err := config.LoadOrCreateSecret(cfg.Identity.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("identity.key_file: %w", err)
+	}
+	rules, err := identity.NewRules(key, identity.Options{DefaultRegion: cfg.Identity.DefaultRegion})
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	m, err := newMetrics(deps.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("profile-builder: %w", err)
+	}
+	topics := topic.Set{Prefix: cfg.Topics.Prefix, Partitions: cfg.Topics.Partitions}
+	f := &fold{topics: topics, rules: profile.Rules{BrandTraits: cfg.Builder.BrandTraits}, audiences: as, metrics: m, log: deps.Log}
+	stage, err := keyed.NewFold(keyed.Options{
+		Stage: topic.StageBuilder, Input: topics.EventsIdentified(), Topics: topics,
+		BatchRecords: cfg.Builder.BatchRecords, StateVersion: profile.StateVersion,
+	}, f, keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Metrics: deps.Metrics, Now: deps.Now})
+	if err != nil {
+		return nil, fmt.Errorf("profile-builder: %w", err)
+	}
+	return &Service{
+		cfg: cfg, log: deps.Log, stage: stage,
+		api: newAPI(cfg.Builder.AccessKeys, rules, &profiles{store: deps.Store, topics: topics, ends: newEnds(deps.Stream, topics.EventsIdentified())}, m, deps.Log),
+	}, nil
+}
+
+// loadAudiences reads the file, or the shipped example if none is named.
+func loadAudiences(file string) (*profile.Audiences, error) {
+	if file == "" {
+		return profile.ParseAudiences(audiences.ExampleName, audiences.Example())
+	}
+	text, err := os.ReadFile(file) //nolint:gosec // the path is the operator's configuration
+	if err != nil {
+		return nil, fmt.Errorf("read audiences: %w", err)
+	}
+	return profile.ParseAudiences(file, text)
+}
+
+// Listen binds the API's address, if it is not bound yet. Run does it, too.
+func (s *Service) Listen() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener != nil {
+		return nil
+	}
+	l, err := net.Listen("tcp", s.cfg.Builder.Listen)
+	if err != nil {
+		return fmt.Errorf("profile-builder: listen on %s: %w", s.cfg.Builder.Listen, err)
+	}
+	s.listener = l
+	return nil
+}
+
+// Addr is where the API listens; empty before Listen or Run.
+func (s *Service) Addr() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return ""
+	}
+	return s.listener.Addr().String()
+}
+
+// Ready is nil when every partition owned here has recovered and is nearly caught up, and the API listens.
+func (s *Service) Ready() error {
+	if s.Addr() == "" {
+		return errors.New("profile-builder: the API does not listen yet")
+	}
+	return s.stage.Ready()
+}
+
+// Run works until ctx ends, and then returns nil once requests under way are answered, or until an error
+// that a person must look at. It is called once.
+func (s *Service) Run(ctx context.Context) error {
+	if err := s.Listen(); err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler: s.api, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: zap.NewStdLog(s.log),
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	serving := make(chan error, 1)
+	go func() {
+		err := server.Serve(s.listener)
+		stop() // without its API the service is no service
+		serving <- err
+	}()
+	err := s.stage.Run(ctx)
+	s.drain(ctx, server)
+	if serveErr := <-serving; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("serve the profile API: %w", serveErr))
+	}
+	if err != nil {
+		return fmt.Errorf("profile-builder: %w", err)
+	}
+	return nil
+}
+
+// drain answers the requests under way, within the deadline of a shutdown phase.
+func (s *Service) drain(ctx context.Context, server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Admin.ShutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		s.log.Warn("profile requests were cut off", zap.Error(err))
+		_ = server.Close() // its connections are gone either way
+	}
+}

@@ -1,0 +1,121 @@
+package builder
+
+import (
+	"encoding/json"
+	"errors"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/weft-cdp/weft/pkg/event"
+	"github.com/weft-cdp/weft/pkg/keyed"
+	"github.com/weft-cdp/weft/pkg/profile"
+	"github.com/weft-cdp/weft/pkg/topic"
+)
+
+// state is a profile's state and whether it changed since the last word was said about it.
+type state struct {
+	profile.State
+	changed bool // since Settle; within one batch, never stored
+}
+
+// fold is the keyed.Fold of profiles. Its metrics count attempts: after a refusal a batch is folded again.
+type fold struct {
+	topics    topic.Set
+	rules     profile.Rules
+	audiences *profile.Audiences
+	metrics   *metrics
+	log       *zap.Logger
+}
+
+var (
+	_ keyed.Fold[state]    = (*fold)(nil)
+	_ keyed.Settler[state] = (*fold)(nil)
+	_ keyed.Freezer[state] = (*fold)(nil)
+)
+
+// Apply folds one event. Other kinds than events (merges never come here) are of no meaning to this version.
+func (f *fold) Apply(key string, s *state, r keyed.Record, _ time.Time) []keyed.Output {
+	if r.Kind != topic.KindEvent {
+		f.metrics.ignored.Inc()
+		f.log.Debug("record of another kind is ignored", zap.String("kind", string(r.Kind)), zap.String("profile", key))
+		return nil
+	}
+	e, err := event.Decode(r.Value, r.Meta)
+	if err != nil {
+		f.metrics.rejected.Inc()
+		return []keyed.Output{keyed.Reject(r, topic.StageBuilder, event.Reason(err, "invalid_event"), err, f.topics)}
+	}
+	for _, err := range s.State.Apply(e, &f.rules) {
+		f.metrics.commerce.Inc()
+		f.log.Debug("commerce part of an event is left out", zap.Error(err), zap.String("source", e.Source), zap.String("message_id", e.MessageID))
+	}
+	s.changed = true
+	return nil
+}
+
+// Due says that profiles want no waking: time enters with events.
+func (f *fold) Due(*state) (time.Time, bool) { return time.Time{}, false }
+
+// Timer is never called.
+func (f *fold) Timer(string, *state, time.Time) []keyed.Output { return nil }
+
+// Merge takes in the profile of a merged key.
+func (f *fold) Merge(_ string, into *state, from state, _ time.Time) []keyed.Output {
+	into.State.Merge(&from.State)
+	into.changed = true
+	return nil
+}
+
+// Settle tells the profile as it is now, and memberships that began or ended.
+func (f *fold) Settle(key string, s *state, now time.Time) []keyed.Output {
+	if !s.changed || s.Events == 0 {
+		return nil
+	}
+	s.changed = false
+	doc, changes, errs := s.State.Settle(key, f.audiences, now)
+	for _, err := range errs {
+		why := reasonFailed
+		if errors.Is(err, profile.ErrAbsent) {
+			why = reasonAbsent
+		}
+		f.metrics.evaluations.WithLabelValues(why).Inc()
+		f.log.Debug("audience is not decided", zap.Error(err), zap.String("profile", key))
+	}
+	f.metrics.profiles.Inc()
+	return append(f.output(nil, f.topics.ProfilesChanged(), key, &doc), f.memberships(key, changes)...)
+}
+
+// Freeze takes the profile of a merged key back and ends its memberships: the profile it is now part of
+// has its own.
+func (f *fold) Freeze(key, into string, s *state, now time.Time) []keyed.Output {
+	if s.Events == 0 {
+		return nil
+	}
+	out := keyed.Output{Topic: f.topics.ProfilesChanged(), Key: key, Headers: schemaHeader()}
+	return append([]keyed.Output{out}, f.memberships(key, s.Leave(key, into, now))...)
+}
+
+func (f *fold) memberships(key string, changes []profile.AudienceChange) []keyed.Output {
+	var outs []keyed.Output
+	for i := range changes {
+		f.metrics.memberships.WithLabelValues(changes[i].Change).Inc()
+		outs = f.output(outs, f.topics.AudiencesChanged(), key, &changes[i])
+	}
+	return outs
+}
+
+// output encodes v. It cannot fail: every JSON text in a state was checked when it was taken in.
+func (f *fold) output(outs []keyed.Output, topicName, key string, v any) []keyed.Output {
+	b, err := json.Marshal(v)
+	if err != nil {
+		f.log.Error("profile can not be encoded", zap.Error(err), zap.String("profile", key))
+		return outs
+	}
+	return append(outs, keyed.Output{Topic: topicName, Key: key, Headers: schemaHeader(), Value: b})
+}
+
+func schemaHeader() []topic.Header {
+	return []topic.Header{{Key: topic.HeaderSchema, Value: []byte(strconv.Itoa(topic.SchemaVersion))}}
+}
