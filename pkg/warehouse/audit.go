@@ -120,14 +120,17 @@ func (c *Client) Doubles(ctx context.Context, limit int) ([]Double, error) {
 	return out, nil
 }
 
-// highestSQL is the highest stored offset of a partition over all tables.
+// offsetTables is every table that has rows of a topic's records.
+var offsetTables = []string{
+	TableEvents, TableRejected, TableIdentities, TableRedirects, TableProfiles, TableAudiences, TableMessages, TableReceipts,
+}
+
+// highestSQL is the highest stored offset of a partition over all tables; it takes topic and partition once
+// per table.
 func highestSQL() string {
-	tables := []string{
-		TableEvents, TableRejected, TableIdentities, TableRedirects, TableProfiles, TableAudiences, TableMessages, TableReceipts,
-	}
-	parts := make([]string, len(tables))
-	for i, t := range tables {
-		parts[i] = "SELECT max(offset) AS highest, count() AS rows FROM ${database}." + t + " WHERE topic = {topic:String} AND partition = {partition:UInt32}"
+	parts := make([]string, len(offsetTables))
+	for i, t := range offsetTables {
+		parts[i] = "SELECT max(offset) AS highest, count() AS rows FROM ${database}." + t + " WHERE topic = ? AND partition = ?"
 	}
 	return "SELECT max(highest) AS highest, sum(rows) AS rows FROM\n(\n" + strings.Join(parts, "\nUNION ALL\n") + "\n)"
 }
@@ -138,9 +141,11 @@ func (c *Client) HighestOffset(ctx context.Context, topicName string, partition 
 		Highest uint64 `ch:"highest"`
 		Rows    uint64 `ch:"rows"`
 	}
-	sql := strings.NewReplacer("{topic:String}", "'"+sqlEscaper.Replace(topicName)+"'",
-		"{partition:UInt32}", fmt.Sprint(partition)).Replace(highestSQL())
-	if err := c.Select(ctx, &out, sql); err != nil {
+	args := make([]any, 0, 2*len(offsetTables))
+	for range offsetTables {
+		args = append(args, topicName, partition)
+	}
+	if err := c.Select(ctx, &out, highestSQL(), args...); err != nil {
 		return 0, false, fmt.Errorf("look for the highest offset of %s/%d: %w", topicName, partition, err)
 	}
 	if len(out) == 0 || out[0].Rows == 0 {

@@ -114,7 +114,7 @@ type Receipt struct {
 	CartID                           string
 	CartValue                        *decimal.Decimal
 	Currency                         string
-	CartItems                        uint32
+	CartItems                        *decimal.Decimal
 	ArmedAt, DueAt                   time.Time
 	SettledAt                        time.Time
 	Faults                           []string
@@ -137,7 +137,7 @@ func Receipts() Table[Receipt] {
 		column("cart_id", func(e *r) string { return e.CartID }),
 		column("cart_value", func(e *r) *decimal.Decimal { return e.CartValue }),
 		column("currency", func(e *r) string { return e.Currency }),
-		column("cart_items", func(e *r) uint32 { return e.CartItems }),
+		column("cart_items", func(e *r) *decimal.Decimal { return e.CartItems }),
 		column("armed_at", func(e *r) *time.Time { return orNull(e.ArmedAt) }),
 		column("due_at", func(e *r) *time.Time { return orNull(e.DueAt) }),
 		column("settled_at", func(e *r) time.Time { return e.SettledAt }),

@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS ${database}.receipts
     cart_id     String,
     cart_value  Nullable(Decimal(18, 4)),
     currency    LowCardinality(String),
-    cart_items  UInt32,
+    cart_items  Nullable(Decimal(18, 4)),
     armed_at    Nullable(DateTime64(3, 'UTC')),
     due_at      Nullable(DateTime64(3, 'UTC')),
     settled_at  DateTime64(3, 'UTC'),

@@ -1,0 +1,306 @@
+package writer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/pkg/topic"
+	"github.com/weft-cdp/weft/pkg/warehouse"
+)
+
+// claim is a partition in one generation of the group: *stream.Claim.
+type claim interface {
+	// Commit: nil is done, stream.ErrFenced is refused, anything else is unknown.
+	Commit(ctx context.Context, offset int64, metadata string) error
+}
+
+// source reads a partition in order: *stream.Fetcher.
+type source interface {
+	Fetch(ctx context.Context, maxWait time.Duration) (stream.Batch, error)
+	Close()
+}
+
+// rows turns records of one topic into rows of its tables and stores them. It is for one goroutine.
+type rows interface {
+	// add makes rows of a record. A record that cannot be read becomes a row that says so; the error is
+	// for records of a newer schema only, which this binary must not touch.
+	add(r *stream.Record) error
+	// count is how many rows were added since reset.
+	count() int
+	// store inserts all rows under names made from the token's text. Like warehouse.Client.Insert.
+	store(ctx context.Context, token warehouse.Token) error
+	reset()
+}
+
+// bounds is what there is of the partition, in the log and in ClickHouse.
+type bounds interface {
+	// start is the first offset still in the log.
+	start(ctx context.Context) (int64, error)
+	// stored is the highest offset that ClickHouse has a row of; false: none.
+	stored(ctx context.Context) (int64, bool, error)
+}
+
+// owner writes one partition during one generation.
+type owner struct {
+	topic     string
+	partition int
+	claim     claim
+	open      func(from int64) source
+	bounds    bounds
+	rows      rows
+	limits    limits
+	now       func() time.Time
+	pause     func(ctx context.Context, d time.Duration) bool
+	log       *zap.Logger
+	metrics   *partitionMetrics
+
+	reader     *reader
+	lastInsert time.Time
+	lastCommit time.Time
+	committed  int64 // offset of the last commit of this owner; -1: none yet
+}
+
+// run is the protocol of architecture section 8, from the announcement that was committed with offset
+// (-1: none) and metadata, until ctx ends (nil) or an error that says how to go on: stream.ErrRejoin,
+// stream.ErrFenced, stream.ErrStop, or another, which is tried again.
+func (o *owner) run(ctx context.Context, offset int64, metadata string) error {
+	ann, err := o.begin(ctx, offset, metadata)
+	if err != nil {
+		return o.end(ctx, err)
+	}
+	o.committed = -1
+	o.reader = newReader(o.open(ann.Start), ann.Start, o.limits, o.now)
+	defer o.reader.close()
+	announced := o.now()
+	for {
+		if err := o.insert(ctx, &ann, announced); err != nil {
+			return o.end(ctx, err)
+		}
+		next, err := o.reader.next(ctx)
+		o.metrics.seen(o.reader)
+		if err != nil && ctx.Err() == nil {
+			return o.end(ctx, err)
+		}
+		if ctx.Err() != nil { // revoked: what is in is acknowledged, nothing is announced
+			next = batch{end: ann.End}
+		}
+		if next.rows() && !o.pause(ctx, o.limits.spacing-o.now().Sub(o.lastInsert)) {
+			next = batch{end: ann.End}
+		}
+		if !next.rows() && next.end == o.committed && o.now().Sub(o.lastCommit) < idleCommit && ctx.Err() == nil {
+			continue
+		}
+		announced = o.now()
+		if ann, err = o.announce(ctx, ann, next); err != nil {
+			return o.end(ctx, err)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// end is how an error leaves run: what came of the end of the generation is no error.
+func (o *owner) end(ctx context.Context, err error) error {
+	if ctx.Err() != nil && !errors.Is(err, stream.ErrStop) {
+		return nil
+	}
+	if errors.Is(err, stream.ErrOffsetOutOfRange) {
+		return fmt.Errorf("%w: records of %s partition %d were deleted before they were stored: %w", stream.ErrStop, o.topic, o.partition, err)
+	}
+	return err
+}
+
+// begin finds out what to insert first.
+func (o *owner) begin(ctx context.Context, offset int64, metadata string) (announcement, error) {
+	if offset >= 0 {
+		ann, err := decodeAnnouncement(offset, metadata)
+		if err != nil {
+			return ann, fmt.Errorf("%w: %w", stream.ErrStop, err)
+		}
+		return ann, nil
+	}
+	// Nothing is committed: the first start ever, or the group's offsets have expired.
+	start, err := o.bounds.start(ctx)
+	if err != nil {
+		return announcement{}, err
+	}
+	stored, some, err := o.bounds.stored(ctx)
+	if err != nil {
+		return announcement{}, err
+	}
+	ann := announcement{Start: start, End: start, Positions: positions{}}
+	switch {
+	case !some && start > 0:
+		o.log.Warn("log does not begin at its first record, and nothing of it is stored", zap.Int64("start", start))
+	case some && start > stored+1:
+		return ann, fmt.Errorf("%w: the group's offsets are gone, ClickHouse ends at offset %d, and the log of %s partition %d starts at %d",
+			stream.ErrStop, stored, o.topic, o.partition, start)
+	case some:
+		o.log.Warn("group has no committed offset, resuming behind what is stored", zap.Int64("stored", stored))
+		ann.Start, ann.End = stored+1, stored+1
+		if ann.Positions, err = o.positionsBefore(ctx, start, ann.Start); err != nil {
+			return ann, err
+		}
+	}
+	return ann, nil
+}
+
+// positionsBefore reads the tail of the log before an offset again, for its source positions alone.
+func (o *owner) positionsBefore(ctx context.Context, start, offset int64) (positions, error) {
+	ps := positions{}
+	from := max(start, offset-tailRecords)
+	src := o.open(from)
+	defer src.Close()
+	for from < offset {
+		b, err := src.Fetch(ctx, o.limits.flush)
+		if err != nil {
+			return nil, err
+		}
+		for i := range b.Records {
+			if r := &b.Records[i]; r.Offset < offset {
+				if p, ok := position(r); ok {
+					ps.above(p)
+				}
+			}
+		}
+		if b.Next == from && b.HighWatermark <= from {
+			break
+		}
+		from = b.Next
+	}
+	return ps, nil
+}
+
+// position is the record's source position; false: it has none that can be read, and is always new.
+func position(r *stream.Record) (topic.Position, bool) {
+	text, ok := topic.Get(r.Headers, topic.HeaderPosition)
+	if !ok {
+		return topic.Position{}, false
+	}
+	p, err := topic.ParsePosition(text)
+	if err != nil || p.Partition < 0 || p.Partition >= maxSourcePartition || p.Seq < 0 {
+		return topic.Position{}, false
+	}
+	return p, true
+}
+
+// insert stores the announced range, [ann.Start, ann.End), and moves ann's positions over it. announced is
+// when the announcement was made: after limits.deadline from then, nothing is sent any more, so that a
+// worker that slept cannot come after the window of tokens.
+func (o *owner) insert(ctx context.Context, ann *announcement, announced time.Time) error {
+	if ann.End == ann.Start {
+		return nil
+	}
+	ctx, cancel := grace(ctx, o.limits.grace) // a batch in flight finishes under a deadline of its own
+	defer cancel()
+	recs, err := o.reader.take(ctx, ann.End)
+	if err != nil {
+		return err
+	}
+	ps := ann.Positions.clone()
+	o.rows.reset()
+	defer o.rows.reset()
+	doubles := 0
+	for i := range recs {
+		r := &recs[i]
+		if p, ok := position(r); ok && !ps.above(p) {
+			doubles++
+			continue
+		}
+		if err := o.rows.add(r); err != nil {
+			return fmt.Errorf("%w: offset %d of %s partition %d: %w", stream.ErrStop, r.Offset, o.topic, o.partition, err)
+		}
+	}
+	o.metrics.doubles(doubles)
+	if o.rows.count() > 0 {
+		token := warehouse.Token{
+			Text:     fmt.Sprintf("%s:%d:%d-%d", o.topic, o.partition, ann.Start, ann.End),
+			Deadline: announced.Add(o.limits.deadline), Limit: o.limits.insert,
+		}
+		if err := o.store(ctx, token); err != nil {
+			return err
+		}
+		o.lastInsert = o.now()
+	}
+	ann.Positions = ps
+	return nil
+}
+
+// store inserts until it is done, or the deadline has passed.
+func (o *owner) store(ctx context.Context, token warehouse.Token) error {
+	delay := firstRetry
+	for {
+		err := o.rows.store(ctx, token)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, warehouse.ErrDeadline):
+			return fmt.Errorf("%w: %w", stream.ErrRejoin, err)
+		case errors.Is(err, warehouse.ErrPermanent):
+			return fmt.Errorf("%w: %w", stream.ErrStop, err)
+		case ctx.Err() != nil:
+			return err
+		}
+		o.metrics.insertFailed()
+		o.log.Warn("insert not confirmed, trying again with the same token", zap.String("token", token.Text), zap.Error(err))
+		if !o.pause(ctx, delay/2+rand.N(delay/2)) { //nolint:gosec // jitter, not a secret
+			return err
+		}
+		delay = min(2*delay, maxRetry)
+	}
+}
+
+// announce acknowledges ann's range and announces the next in one commit. A commit whose outcome is unknown
+// is never repeated in its generation: it may still take effect, after a later one.
+func (o *owner) announce(ctx context.Context, ann announcement, next batch) (announcement, error) {
+	ctx, cancel := grace(ctx, o.limits.grace)
+	defer cancel()
+	out := announcement{Start: ann.End, End: next.end, Positions: ann.Positions}
+	if !next.rows() { // nothing to insert: the offset may pass over what is no record
+		out.Start = next.end
+	}
+	metadata, err := out.encode()
+	if err != nil {
+		return out, fmt.Errorf("%w: %w", stream.ErrStop, err)
+	}
+	if err := o.claim.Commit(ctx, out.Start, metadata); err != nil {
+		if errors.Is(err, stream.ErrFenced) {
+			o.metrics.commit("fenced")
+			return out, err
+		}
+		o.metrics.commit("unknown")
+		return out, fmt.Errorf("%w: %w", stream.ErrRejoin, err)
+	}
+	o.metrics.commit("done")
+	o.committed, o.lastCommit = out.Start, o.now()
+	if next.rows() {
+		o.committed = -1 // behind the insert another commit is due
+		o.metrics.batch(next.endedBy)
+	}
+	return out, nil
+}
+
+// grace is a context that ends d after its parent, or when it is cancelled.
+func grace(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(parent))
+	stop := context.AfterFunc(parent, func() {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}

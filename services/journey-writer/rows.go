@@ -1,0 +1,159 @@
+package writer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/weft-cdp/weft/pkg/event"
+	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/pkg/topic"
+	"github.com/weft-cdp/weft/pkg/warehouse"
+)
+
+// Reasons of records that this service cannot read.
+const (
+	reasonHeaders = "invalid_headers"
+	reasonKey     = "invalid_profile_id"
+	reasonKind    = "unknown_kind"
+	reasonMerge   = "invalid_merge"
+	reasonRecord  = "invalid_record"
+)
+
+// inserter stores blocks: *warehouse.Client.
+type inserter interface {
+	Insert(ctx context.Context, rows warehouse.Rows, t warehouse.Token, now func() time.Time) error
+}
+
+// poison is why a record cannot become the rows it should; it is permanent.
+type poison struct {
+	reason string
+	err    error
+}
+
+func (p *poison) Error() string { return p.reason + ": " + p.err.Error() }
+func (p *poison) Unwrap() error { return p.err }
+
+// table is a block of any table.
+type table interface {
+	warehouse.Rows
+	Reset()
+}
+
+// tableRows is the rows of one topic. What its reader cannot read becomes a row of events_rejected in the
+// same range, so that nothing is lost and nothing is stuck.
+type tableRows struct {
+	read     func(r *stream.Record, m event.Meta) error
+	tables   []table // stored in this order, with rejected last
+	rejected *warehouse.Block[warehouse.Rejected]
+	stored   func(t table) // after a block is stored
+	poisoned func()
+	to       inserter
+	now      func() time.Time
+}
+
+func (t *tableRows) add(r *stream.Record) error {
+	meta, err := topic.ParseMeta(r.Headers)
+	switch {
+	case errors.Is(err, topic.ErrNewerSchema):
+		return err
+	case err != nil:
+		err = &poison{reasonHeaders, err}
+	default:
+		err = t.read(r, meta)
+	}
+	if p, ok := errors.AsType[*poison](err); ok {
+		t.poisoned()
+		t.rejected.Add(&warehouse.Rejected{
+			Origin: originOf(r), Brand: meta.Brand, Source: meta.Source, Reason: p.reason, Error: p.err.Error(),
+			Service: topic.StageWriter, From: r.Topic + ":" + strconv.Itoa(r.Partition) + ":" + strconv.FormatInt(r.Offset, 10),
+			MessageID: meta.MessageID, ReceivedAt: meta.ReceivedAt, Historical: meta.Historical, Key: r.Key, Body: r.Value,
+		})
+		return nil
+	}
+	return err
+}
+
+func (t *tableRows) count() int {
+	n := 0
+	for _, b := range t.tables {
+		n += b.Rows()
+	}
+	return n
+}
+
+// store inserts table by table, each under a token of its own: a retry after half of them stores the rest.
+func (t *tableRows) store(ctx context.Context, token warehouse.Token) error {
+	for _, b := range t.tables {
+		own := token
+		own.Text += ":" + b.Table()
+		if err := t.to.Insert(ctx, b, own, t.now); err != nil {
+			return err
+		}
+		t.stored(b)
+	}
+	return nil
+}
+
+func (t *tableRows) reset() {
+	for _, b := range t.tables {
+		b.Reset()
+	}
+}
+
+func originOf(r *stream.Record) warehouse.Origin {
+	return warehouse.Origin{Topic: r.Topic, Partition: uint32(r.Partition), Offset: uint64(r.Offset)} //nolint:gosec // Kafka's are not negative
+}
+
+// profileID reads a record's key.
+func profileID(r *stream.Record) (uuid.UUID, error) {
+	id, err := uuid.ParseBytes(r.Key)
+	if err != nil {
+		return id, &poison{reasonKey, fmt.Errorf("key %.60q: %w", r.Key, err)}
+	}
+	return id, nil
+}
+
+// newRows makes the rows of a topic.
+func newRows(k kind, to inserter, now func() time.Time, stored func(table), poisoned func()) *tableRows {
+	t := &tableRows{to: to, now: now, stored: stored, poisoned: poisoned, rejected: warehouse.RejectedEvents().NewBlock()}
+	switch k {
+	case kindEvents:
+		f := eventRows{warehouse.Events().NewBlock(), warehouse.Identities().NewBlock(), warehouse.Redirects().NewBlock()}
+		t.read, t.tables = f.read, []table{f.events, f.identities, f.redirects}
+	case kindRejected:
+		t.read = func(r *stream.Record, m event.Meta) error { return readRejected(t.rejected, r, m) }
+	case kindProfiles:
+		b := warehouse.Profiles().NewBlock()
+		t.read, t.tables = func(r *stream.Record, _ event.Meta) error { return readProfile(b, r) }, []table{b}
+	case kindAudiences:
+		b := warehouse.AudienceChanges().NewBlock()
+		t.read, t.tables = func(r *stream.Record, m event.Meta) error { return readAudience(b, r, m) }, []table{b}
+	case kindRequested:
+		b := warehouse.Messages().NewBlock()
+		t.read, t.tables = func(r *stream.Record, _ event.Meta) error { return readMessage(b, r) }, []table{b}
+	case kindSettled:
+		b := warehouse.Receipts().NewBlock()
+		t.read, t.tables = func(r *stream.Record, _ event.Meta) error { return readReceipt(b, r) }, []table{b}
+	}
+	t.tables = append(t.tables, t.rejected)
+	return t
+}
+
+// readRejected takes a record of events.rejected as it is: the body may be anything.
+func readRejected(b *warehouse.Block[warehouse.Rejected], r *stream.Record, m event.Meta) error {
+	row := warehouse.Rejected{
+		Origin: originOf(r), Brand: m.Brand, Source: m.Source, MessageID: m.MessageID, ReceivedAt: inRange(m.ReceivedAt),
+		Historical: m.Historical, Key: r.Key, Body: r.Value,
+	}
+	row.Reason, _ = topic.Get(r.Headers, topic.HeaderReason)
+	row.Error, _ = topic.Get(r.Headers, topic.HeaderError)
+	row.Service, _ = topic.Get(r.Headers, topic.HeaderService)
+	row.From, _ = topic.Get(r.Headers, topic.HeaderOrigin)
+	b.Add(&row)
+	return nil
+}
