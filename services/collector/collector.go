@@ -162,6 +162,10 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.Listen(); err != nil {
 		return err
 	}
+	server, err := s.server()
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var once sync.Once
@@ -191,7 +195,6 @@ func (s *Service) Run(ctx context.Context) error {
 	for _, in := range s.inlets {
 		work(in.run)
 	}
-	server := s.server()
 	workers.Go(func() {
 		if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 			fail(fmt.Errorf("serve HTTP: %w", err))
@@ -206,7 +209,11 @@ func (s *Service) Run(ctx context.Context) error {
 	return fatal
 }
 
-func (s *Service) server() *http.Server {
+func (s *Service) server() (*http.Server, error) {
+	faults, err := zap.NewStdLogAt(s.deps.Log, zap.WarnLevel)
+	if err != nil {
+		return nil, fmt.Errorf("make the HTTP server's log: %w", err)
+	}
 	return &http.Server{
 		Handler:           s.door,
 		ReadHeaderTimeout: headerTimeout,
@@ -214,8 +221,8 @@ func (s *Service) server() *http.Server {
 		WriteTimeout:      readTimeout + s.cfg.Collector.ProduceTimeout + answerSlack,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          zap.NewStdLog(s.deps.Log.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
-	}
+		ErrorLog:          faults,
+	}, nil
 }
 
 // drain lets requests in flight end under their own deadline.
