@@ -103,7 +103,13 @@ func conformGraph(t *testing.T, st *store.Client, prefix string) {
 		})
 	}
 	wg.Wait()
+	checkGraph(t, graph, all, root, merged)
+}
 
+// checkGraph compares the graph with the reference's roots and with the losers of the merges handed out.
+func checkGraph(t *testing.T, graph *identity.Graph, all []identity.Identifier, root map[identity.Node]identity.Node, merged map[string]string) {
+	t.Helper()
+	ctx := t.Context()
 	linked := 0
 	for _, id := range all {
 		got, err := identity.Lookup(ctx, graph, id.Node)

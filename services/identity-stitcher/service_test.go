@@ -77,6 +77,18 @@ func TestEveryRecordEndsOnce(t *testing.T) {
 	require.Equal(t, want, got)
 	require.Equal(t, 2, strings.Count(got["till/m3"], " "), "inlets are judged by position, not by message id")
 
+	checkRejected(t, e)
+	checkMerges(t, e, identified, anon, mail)
+	roots, err := identity.Lookup(t.Context(), identity.NewGraph(e.store, e.topics.Prefix), anon, user, mail)
+	require.NoError(t, err)
+	require.Equal(t, []identity.Node{first, first, first}, roots)
+	require.Equal(t, map[string]float64{"web": 1}, e.counts("weft_stitcher_duplicates_total"))
+	require.Equal(t, map[string]float64{"blocked": 2}, e.counts("weft_stitcher_identifiers_ignored_total"))
+}
+
+// checkRejected: the poison with its bytes, the duplicate without.
+func checkRejected(t *testing.T, e *env) {
+	t.Helper()
 	rejected := map[string]int{}
 	for _, r := range e.read(e.topics.EventsRejected()) {
 		rejected[header(r, topic.HeaderReason)]++
@@ -94,7 +106,11 @@ func TestEveryRecordEndsOnce(t *testing.T) {
 		}
 	}
 	require.Equal(t, map[string]int{ReasonDuplicate: 1, event.InvalidJSON: 1, ReasonUnknownKind: 1}, rejected)
+}
 
+// checkMerges: one per link, with its evidence, the same on both topics.
+func checkMerges(t *testing.T, e *env, identified []stream.Record, anon, mail identity.Node) {
+	t.Helper()
 	merges := map[string]identity.Merge{}
 	for _, r := range ofKind(identified, topic.KindMerge) {
 		m, err := identity.ParseMerge(r.Value)
@@ -114,14 +130,6 @@ func TestEveryRecordEndsOnce(t *testing.T) {
 		linked[string(r.Key)] = m
 	}
 	require.Equal(t, merges, linked)
-
-	g := identity.NewGraph(e.store, e.topics.Prefix)
-	roots, err := identity.Lookup(t.Context(), g, anon, user, mail)
-	require.NoError(t, err)
-	require.Equal(t, []identity.Node{first, first, first}, roots)
-	require.Equal(t, map[string]float64{"web": 1}, e.counts("weft_stitcher_duplicates_total"))
-	require.Equal(t, map[string]float64{"blocked": 2}, e.counts("weft_stitcher_identifiers_ignored_total"))
-
 }
 
 // A message id is remembered across restarts, and the same event of a replayed partition is not.
