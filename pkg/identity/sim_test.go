@@ -533,7 +533,7 @@ func TestProtocolUnderFaults(t *testing.T) {
 
 func TestProtocolSweep(t *testing.T) {
 	crossed, published := 0, 0
-	for seed := range uint64(4000) {
+	for seed := range uint64(1500) {
 		s := simulate(seed, mutation{})
 		require.Empty(t, s.bad, "seed %d", seed)
 		crossed += s.crossed
