@@ -151,7 +151,11 @@ func (p *parser) batch(b []byte, recs []Record, aborted []abortedTxn, base, last
 	}
 	recs = slices.Grow(recs, count)
 	v := varints{b: body}
-	firstTime := i64(b[atFirstTime:])
+	firstTime, stampOf := i64(b[atFirstTime:]), int64(0)
+	stamp := time.UnixMilli(firstTime).UTC() // most batches have few different ones
+	if attributes&attrLogAppendTime != 0 {
+		stamp = time.UnixMilli(i64(b[atMaxTime:])).UTC()
+	}
 	for range count {
 		rec, delta := p.record(&v, base)
 		if v.bad {
@@ -160,9 +164,10 @@ func (p *parser) batch(b []byte, recs []Record, aborted []abortedTxn, base, last
 		if rec.Offset < from {
 			continue
 		}
-		if rec.Time = time.UnixMilli(firstTime + delta).UTC(); attributes&attrLogAppendTime != 0 {
-			rec.Time = time.UnixMilli(i64(b[atMaxTime:])).UTC()
+		if delta != stampOf && attributes&attrLogAppendTime == 0 {
+			stamp, stampOf = time.UnixMilli(firstTime+delta).UTC(), delta
 		}
+		rec.Time = stamp
 		recs = append(recs, rec)
 	}
 	return recs, aborted, nil

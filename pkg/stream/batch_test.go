@@ -48,6 +48,13 @@ func shaped(recs []Record, s shape) []byte {
 	return sealed(b)
 }
 
+// putLengths writes the header fields of a batch that holds all of n records.
+func putLengths(b []byte, n int) {
+	binary.BigEndian.PutUint32(b[atLength:], u32(len(b)-12))
+	binary.BigEndian.PutUint32(b[atLastDelta:], u32(n-1))
+	binary.BigEndian.PutUint32(b[atCount:], u32(n))
+}
+
 func sealed(b []byte) []byte {
 	binary.BigEndian.PutUint32(b[atCRC:], crc32.Checksum(b[atAttributes:], crc32.MakeTable(crc32.Castagnoli)))
 	return b
@@ -233,6 +240,23 @@ func TestParseTimes(t *testing.T) {
 	recs, _, err := p.parse(sealed(b), nil, 0)
 	require.NoError(t, err)
 	require.Equal(t, int64(1_800_000_000_000), recs[0].Time.UnixMilli())
+
+	// Each record of another producer may have a time of its own, also one before the first's.
+	recs = text("a", 4)
+	body := []byte{}
+	for i, delta := range []int64{0, 5, 5, -7} {
+		rec := binary.AppendVarint([]byte{0}, delta)
+		rec = binary.AppendVarint(rec, int64(i))
+		rec = append(appendNullable(appendNullable(rec, nil), recs[i].Value), 0)
+		body = append(binary.AppendVarint(body, int64(len(rec))), rec...)
+	}
+	b = append(shaped(recs[:1], shape{producer: -1})[:batchHeader], body...)
+	putLengths(b, 4)
+	recs, _, err = p.parse(sealed(b), nil, 0)
+	require.NoError(t, err)
+	for i, delta := range []int64{0, 5, 5, -7} {
+		require.Equal(t, 1_700_000_000_000+delta, recs[i].Time.UnixMilli())
+	}
 }
 
 func genRecord(t *rapid.T) Record {

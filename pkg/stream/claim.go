@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 
 	"github.com/segmentio/kafka-go"
@@ -36,6 +37,9 @@ func (cl *Claim) Generation() int32 { return cl.generation }
 func (cl *Claim) Commit(ctx context.Context, offset int64, metadata string) error {
 	what := func(err error) error {
 		return fmt.Errorf("commit offset %d of %s partition %d in group %s: %w", offset, cl.Topic, cl.Partition, cl.group, err)
+	}
+	if len(metadata) > math.MaxInt16 {
+		return what(fmt.Errorf("%w: metadata of %d bytes", ErrPermanent, len(metadata)))
 	}
 	var pause backoff
 	for {

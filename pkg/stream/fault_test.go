@@ -228,6 +228,7 @@ func TestCommitErrors(t *testing.T) {
 	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.FindCoordinator}, Group: group, Err: kerr.CoordinatorNotAvailable, Count: 2})
 	c.forget(group, nil)
 	require.NoError(t, cl.Commit(ctx, 2, "y"))
+	require.ErrorIs(t, cl.Commit(ctx, 3, string(filler(40_000))), ErrPermanent)
 	w.leave(t)
 }
 

@@ -100,7 +100,11 @@ func (c *Client) metadata(ctx context.Context, topics []string) (map[string]topi
 
 // PartitionCount asks Kafka how many partitions a topic has. ErrUnknownTopic: it does not exist.
 func (c *Client) PartitionCount(ctx context.Context, topicName string) (int, error) {
-	m, err := c.metadata(ctx, []string{topicName})
+	var m map[string]topicMeta
+	err := c.try(ctx, func(ctx context.Context) (err error) {
+		m, err = c.metadata(ctx, []string{topicName})
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("count partitions of %s: %w", topicName, err)
 	}
