@@ -85,6 +85,26 @@ func (c *Client) Rejections(ctx context.Context, from, to time.Time) ([]Rejectio
 	return out, nil
 }
 
+// storedSQL reads offsets. Rows are not sorted by them; what keeps this from reading a whole table is the
+// skip index on inserted_at.
+const storedSQL = `SELECT DISTINCT offset FROM ${database}.%s
+WHERE topic = ? AND partition = ? AND offset >= ? AND offset < ? AND inserted_at >= fromUnixTimestamp64Milli(?, 'UTC')`
+
+// StoredOffsets is which records of [from, to) have a row in the table that was inserted since a time.
+func (c *Client) StoredOffsets(ctx context.Context, table, topicName string, partition int, from, to int64, since time.Time) (map[uint64]bool, error) {
+	var rows []struct {
+		Offset uint64 `ch:"offset"`
+	}
+	if err := c.Select(ctx, &rows, fmt.Sprintf(storedSQL, table), topicName, partition, from, to, since.UnixMilli()); err != nil {
+		return nil, fmt.Errorf("look for offsets %d to %d of %s/%d in %s: %w", from, to, topicName, partition, table, err)
+	}
+	out := make(map[uint64]bool, len(rows))
+	for _, r := range rows {
+		out[r.Offset] = true
+	}
+	return out, nil
+}
+
 // Double is a record that was stored more than once: the promise of exactly-once is broken.
 type Double struct {
 	Table     string `ch:"table"`

@@ -58,7 +58,7 @@ func Events() Table[Event] {
 	type r = Event
 	text := func(name string, get func(*r) string) Column[r] { return column(name, get) }
 	money := func(name string, get func(*r) *decimal.Decimal) Column[r] { return column(name, get) }
-	return Table[r]{Name: TableEvents, Columns: append(originColumns(func(e *r) *Origin { return &e.Origin }),
+	return newTable(TableEvents, func(e *r) *Origin { return &e.Origin },
 		text("brand", func(e *r) string { return e.Brand }),
 		text("source", func(e *r) string { return e.Source }),
 		text("type", func(e *r) string { return e.Type }),
@@ -107,7 +107,7 @@ func Events() Table[Event] {
 		text("ip", func(e *r) string { return e.IP }),
 		column("address", func(e *r) []byte { return e.Address }),
 		column("context", func(e *r) []byte { return e.Context }),
-	)}
+	)
 }
 
 // Rejected is a row of the table events_rejected.
@@ -124,7 +124,7 @@ type Rejected struct {
 // RejectedEvents is the table of what could not be taken, and why.
 func RejectedEvents() Table[Rejected] {
 	type r = Rejected
-	return Table[r]{Name: TableRejected, Columns: append(originColumns(func(e *r) *Origin { return &e.Origin }),
+	return newTable(TableRejected, func(e *r) *Origin { return &e.Origin },
 		column("brand", func(e *r) string { return e.Brand }),
 		column("source", func(e *r) string { return e.Source }),
 		column("reason", func(e *r) string { return e.Reason }),
@@ -136,7 +136,7 @@ func RejectedEvents() Table[Rejected] {
 		column("historical", func(e *r) bool { return e.Historical }),
 		column("key", func(e *r) []byte { return e.Key }),
 		column("body", func(e *r) []byte { return e.Body }),
-	)}
+	)
 }
 
 // Identity is a row of the table identities: one piece of evidence of one merge.
@@ -157,7 +157,7 @@ type Identity struct {
 // Identities is the table of merges with their evidence.
 func Identities() Table[Identity] {
 	type r = Identity
-	return Table[r]{Name: TableIdentities, Columns: append(originColumns(func(e *r) *Origin { return &e.Origin }),
+	return newTable(TableIdentities, func(e *r) *Origin { return &e.Origin },
 		column("brand", func(e *r) string { return e.Brand }),
 		column("loser", func(e *r) uuid.UUID { return e.Loser }),
 		column("winner", func(e *r) uuid.UUID { return e.Winner }),
@@ -172,7 +172,7 @@ func Identities() Table[Identity] {
 		column("type", func(e *r) string { return e.Type }),
 		column("value", func(e *r) string { return e.Value }),
 		column("node", func(e *r) uuid.UUID { return e.Node }),
-	)}
+	)
 }
 
 // Redirect is a row of the table profile_redirects.
@@ -185,20 +185,11 @@ type Redirect struct {
 // Redirects is the table that says which person a merged profile is today.
 func Redirects() Table[Redirect] {
 	type r = Redirect
-	return Table[r]{Name: TableRedirects, Columns: append(originColumns(func(e *r) *Origin { return &e.Origin }),
+	return newTable(TableRedirects, func(e *r) *Origin { return &e.Origin },
 		column("profile_id", func(e *r) uuid.UUID { return e.Profile }),
 		column("current", func(e *r) uuid.UUID { return e.Current }),
 		column("version", func(e *r) uint64 { return e.Version }),
-	)}
-}
-
-// originColumns are the columns of Origin.
-func originColumns[R any](of func(*R) *Origin) []Column[R] {
-	return []Column[R]{
-		column("topic", func(r *R) string { return of(r).Topic }),
-		column("partition", func(r *R) uint32 { return of(r).Partition }),
-		column("offset", func(r *R) uint64 { return of(r).Offset }),
-	}
+	)
 }
 
 // orNull makes a zero time NULL.

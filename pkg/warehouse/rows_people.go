@@ -25,7 +25,7 @@ type Profile struct {
 // Profiles is the table of profiles.
 func Profiles() Table[Profile] {
 	type r = Profile
-	return Table[r]{Name: TableProfiles, Columns: append(originColumns(func(e *r) *Origin { return &e.Origin }),
+	return newTable(TableProfiles, func(e *r) *Origin { return &e.Origin },
 		column("profile_id", func(e *r) uuid.UUID { return e.ID }),
 		column("version", func(e *r) uint64 { return e.Version }),
 		column("tombstone", func(e *r) bool { return e.Tombstone }),
@@ -38,7 +38,7 @@ func Profiles() Table[Profile] {
 		column("faults", func(e *r) []string { return e.Faults }),
 		column("traits", func(e *r) []byte { return e.Traits }),
 		column("profile", func(e *r) []byte { return e.Document }),
-	)}
+	)
 }
 
 // AudienceChange is a row of the table audience_changes.
@@ -54,7 +54,7 @@ type AudienceChange struct {
 // AudienceChanges is the table of audiences entered and left.
 func AudienceChanges() Table[AudienceChange] {
 	type r = AudienceChange
-	return Table[r]{Name: TableAudiences, Columns: append(originColumns(func(e *r) *Origin { return &e.Origin }),
+	return newTable(TableAudiences, func(e *r) *Origin { return &e.Origin },
 		column("brand", func(e *r) string { return e.Brand }),
 		column("audience", func(e *r) string { return e.Audience }),
 		column("change", func(e *r) string { return e.Change }),
@@ -64,7 +64,7 @@ func AudienceChanges() Table[AudienceChange] {
 		column("received_at", func(e *r) time.Time { return e.ReceivedAt }),
 		column("version", func(e *r) uint64 { return e.Version }),
 		column("details", func(e *r) []byte { return e.Details }),
-	)}
+	)
 }
 
 // Message is a row of the table messages_requested.
@@ -85,7 +85,7 @@ type Message struct {
 // Messages is the table of messages that were decided.
 func Messages() Table[Message] {
 	type r = Message
-	return Table[r]{Name: TableMessages, Columns: append(originColumns(func(e *r) *Origin { return &e.Origin }),
+	return newTable(TableMessages, func(e *r) *Origin { return &e.Origin },
 		column("brand", func(e *r) string { return e.Brand }),
 		column("journey", func(e *r) string { return e.Journey }),
 		column("version", func(e *r) string { return e.Version }),
@@ -101,7 +101,7 @@ func Messages() Table[Message] {
 		column("faults", func(e *r) []string { return e.Faults }),
 		column("address", func(e *r) string { return e.Address }),
 		column("content", func(e *r) []byte { return e.Content }),
-	)}
+	)
 }
 
 // Receipt is a row of the table receipts: the end of one eligible cart.
@@ -123,7 +123,7 @@ type Receipt struct {
 // Receipts is the table of receipts.
 func Receipts() Table[Receipt] {
 	type r = Receipt
-	return Table[r]{Name: TableReceipts, Columns: append(originColumns(func(e *r) *Origin { return &e.Origin }),
+	return newTable(TableReceipts, func(e *r) *Origin { return &e.Origin },
 		column("brand", func(e *r) string { return e.Brand }),
 		column("journey", func(e *r) string { return e.Journey }),
 		column("version", func(e *r) string { return e.Version }),
@@ -143,5 +143,5 @@ func Receipts() Table[Receipt] {
 		column("settled_at", func(e *r) time.Time { return e.SettledAt }),
 		column("received_at", func(e *r) time.Time { return e.SettledAt }),
 		column("faults", func(e *r) []string { return e.Faults }),
-	)}
+	)
 }

@@ -11,7 +11,9 @@ import (
 // both come from that.
 type Table[R any] struct {
 	Name    string
-	Columns []Column[R]
+	Columns []Column[R] // those of Origin first
+
+	origin func(*R) *Origin
 }
 
 // Column is one column: its name, and where its value stands in a row.
@@ -37,6 +39,16 @@ func (b *values[R, T]) add(r *R)                            { b.vals = append(b.
 func (b *values[R, T]) appendTo(c driver.BatchColumn) error { return c.Append(b.vals) }
 func (b *values[R, T]) reset()                              { clear(b.vals); b.vals = b.vals[:0] }
 
+// newTable declares a table whose rows carry their origin.
+func newTable[R any](name string, origin func(*R) *Origin, columns ...Column[R]) Table[R] {
+	own := []Column[R]{
+		column("topic", func(r *R) string { return origin(r).Topic }),
+		column("partition", func(r *R) uint32 { return origin(r).Partition }),
+		column("offset", func(r *R) uint64 { return origin(r).Offset }),
+	}
+	return Table[R]{Name: name, Columns: append(own, columns...), origin: origin}
+}
+
 // column declares a column.
 func column[R, T any](name string, get func(*R) T) Column[R] {
 	return Column[R]{Name: name, buffer: func() buffer[R] { return &values[R, T]{get: get} }}
@@ -57,6 +69,7 @@ type Block[R any] struct {
 	sql   string
 	cols  []buffer[R]
 	rows  int
+	skip  map[uint64]bool
 }
 
 // NewBlock makes an empty block.
@@ -71,11 +84,17 @@ func (t Table[R]) NewBlock() *Block[R] {
 // Add appends a row. The row's strings and slices must stay as they are until Reset; r itself may be used
 // again at once.
 func (b *Block[R]) Add(r *R) {
+	if b.skip[b.table.origin(r).Offset] {
+		return
+	}
 	for _, c := range b.cols {
 		c.add(r)
 	}
 	b.rows++
 }
+
+// Skip has Add leave out rows of records with these offsets, until Reset.
+func (b *Block[R]) Skip(offsets map[uint64]bool) { b.skip = offsets }
 
 // Rows is how many rows the block has.
 func (b *Block[R]) Rows() int { return b.rows }
@@ -88,7 +107,7 @@ func (b *Block[R]) Reset() {
 	for _, c := range b.cols {
 		c.reset()
 	}
-	b.rows = 0
+	b.rows, b.skip = 0, nil
 }
 
 func (b *Block[R]) statement() string { return b.sql }

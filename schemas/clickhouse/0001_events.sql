@@ -81,7 +81,8 @@ CREATE TABLE IF NOT EXISTS ${database}.events
     partition          UInt32,
     offset             UInt64,
     INDEX profile profile_id TYPE bloom_filter(0.01) GRANULARITY 4,
-    INDEX message message_id TYPE bloom_filter(0.01) GRANULARITY 4
+    INDEX message message_id TYPE bloom_filter(0.01) GRANULARITY 4,
+    INDEX inserted inserted_at TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(received_at)

@@ -18,7 +18,8 @@ CREATE TABLE IF NOT EXISTS ${database}.events_rejected
     body        String COMMENT 'personal: the bytes as they came' CODEC(ZSTD(3)),
     topic       LowCardinality(String),
     partition   UInt32,
-    offset      UInt64
+    offset      UInt64,
+    INDEX inserted inserted_at TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(received_at)

@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS ${database}.identities
     node        UUID,
     topic       LowCardinality(String),
     partition   UInt32,
-    offset      UInt64
+    offset      UInt64,
+    INDEX inserted inserted_at TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(received_at)

@@ -17,7 +17,8 @@ CREATE TABLE IF NOT EXISTS ${database}.profiles
     inserted_at DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC'),
     topic       LowCardinality(String),
     partition   UInt32,
-    offset      UInt64
+    offset      UInt64,
+    INDEX inserted inserted_at TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(version)
 ORDER BY profile_id
@@ -39,7 +40,8 @@ CREATE TABLE IF NOT EXISTS ${database}.audience_changes
     topic       LowCardinality(String),
     partition   UInt32,
     offset      UInt64,
-    INDEX profile profile_id TYPE bloom_filter(0.01) GRANULARITY 4
+    INDEX profile profile_id TYPE bloom_filter(0.01) GRANULARITY 4,
+    INDEX inserted inserted_at TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(received_at)

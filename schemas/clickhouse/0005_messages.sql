@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS ${database}.messages_requested
     topic       LowCardinality(String),
     partition   UInt32,
     offset      UInt64,
-    INDEX profile profile_id TYPE bloom_filter(0.01) GRANULARITY 4
+    INDEX profile profile_id TYPE bloom_filter(0.01) GRANULARITY 4,
+    INDEX inserted inserted_at TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(received_at)
@@ -53,7 +54,8 @@ CREATE TABLE IF NOT EXISTS ${database}.receipts
     topic       LowCardinality(String),
     partition   UInt32,
     offset      UInt64,
-    INDEX profile profile_id TYPE bloom_filter(0.01) GRANULARITY 4
+    INDEX profile profile_id TYPE bloom_filter(0.01) GRANULARITY 4,
+    INDEX inserted inserted_at TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(received_at)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/weft-cdp/weft/pkg/topic"
 )
@@ -16,6 +17,8 @@ import (
 // the partition next inserts exactly that range under exactly that token.
 type announcement struct {
 	Start, End int64
+	At         time.Time // when it was announced last, by the announcer's clock, to the millisecond
+	First      time.Time // when it was announced first: before At if it was revived
 	Positions  positions
 }
 
@@ -60,11 +63,13 @@ const (
 // errMetadata means that committed metadata cannot be read.
 var errMetadata = errors.New("committed metadata is not an announcement")
 
-// encode makes the metadata: version, End-Start, and per stage its name and the sequences, as varints in
-// base64.
+// encode makes the metadata: version, End-Start, At, At-First, and per stage its name and the sequences, as varints
+// in base64.
 func (a *announcement) encode() (string, error) {
 	b := []byte{announceVersion}
-	b = binary.AppendUvarint(b, uint64(a.End-a.Start)) //nolint:gosec // End is never before Start
+	b = binary.AppendUvarint(b, uint64(a.End-a.Start))                                //nolint:gosec // End is never before Start
+	b = binary.AppendUvarint(b, uint64(max(a.At.UnixMilli(), 0)))                     //nolint:gosec // not negative
+	b = binary.AppendUvarint(b, uint64(max(a.At.UnixMilli()-a.First.UnixMilli(), 0))) //nolint:gosec // not negative
 	b = binary.AppendUvarint(b, uint64(len(a.Positions)))
 	for _, stage := range slices.Sorted(maps.Keys(a.Positions)) {
 		b = binary.AppendUvarint(b, uint64(len(stage)))
@@ -106,6 +111,8 @@ func decodeAnnouncement(start int64, metadata string) (announcement, error) {
 	}
 	r := varints{b: b[1:]}
 	a.End += r.next()
+	at := r.next()
+	a.At, a.First = time.UnixMilli(at).UTC(), time.UnixMilli(at-r.next()).UTC()
 	for range r.next() {
 		stage := string(r.take(r.next()))
 		n := r.next()
@@ -153,7 +160,7 @@ func (r *varints) take(n int64) []byte {
 // worstMetadata is how long the metadata can get for records from these stages, each with that many
 // partitions.
 func worstMetadata(stages []string, partitions int) int {
-	const fixed = 1 + binary.MaxVarintLen64 + binary.MaxVarintLen16
+	const fixed = 1 + 3*binary.MaxVarintLen64 + binary.MaxVarintLen16
 	n := fixed
 	for _, s := range stages {
 		n += 1 + len(s) + binary.MaxVarintLen16 + partitions*seqBytes

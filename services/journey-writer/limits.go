@@ -12,9 +12,11 @@ const (
 	// batchBytes ends a batch, so that a partition that catches up on large events stays within memory:
 	// about 20,000 events of 800 bytes.
 	batchBytes = 16 << 20
-	// insertDeadline is how long after its announcement a range may be sent; then the owner must announce
-	// anew, as a new member.
+	// insertDeadline is how long after its announcement a range may be sent, by whomever; then what is
+	// stored of it is read back, and it is announced anew.
 	insertDeadline = time.Minute
+	// clockSkew is how far apart the clocks of two processes may be.
+	clockSkew = 30 * time.Second
 	// tokenWindow is non_replicated_deduplication_window of the tables (schemas/clickhouse): how many
 	// inserts back a token is known.
 	tokenWindow = 10_000
@@ -48,6 +50,7 @@ type limits struct {
 	flush    time.Duration // longest wait for a batch to fill
 	insert   time.Duration // the server's limit for one insert
 	deadline time.Duration // from announcement to sending
+	skew     time.Duration // between the clocks of two processes
 	spacing  time.Duration // between inserts
 	grace    time.Duration
 }
@@ -61,9 +64,9 @@ func newLimits(w config.Writer, partitions int) (limits, error) {
 	}
 	l := limits{
 		rows: w.BatchRows, bytes: batchBytes, flush: w.FlushInterval, insert: w.InsertTimeout,
-		deadline: insertDeadline, grace: shutdownGrace,
+		deadline: insertDeadline, skew: clockSkew, grace: shutdownGrace,
 	}
-	l.spacing = max(minSpacing, time.Duration(partitions)*(l.deadline+l.insert)*tokenReserve/tokenWindow)
+	l.spacing = max(minSpacing, time.Duration(partitions)*(l.deadline+l.skew+l.insert)*tokenReserve/tokenWindow)
 	return l, nil
 }
 

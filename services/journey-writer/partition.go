@@ -33,6 +33,9 @@ type rows interface {
 	add(r *stream.Record) error
 	// count is how many rows were added since reset.
 	count() int
+	// known reads which records of [from, to) have rows already, inserted since a time, and leaves those
+	// rows out of what is added until reset.
+	known(ctx context.Context, from, to int64, since time.Time) error
 	// store inserts all rows under names made from the token's text. Like warehouse.Client.Insert.
 	store(ctx context.Context, token warehouse.Token) error
 	reset()
@@ -77,9 +80,11 @@ func (o *owner) run(ctx context.Context, offset int64, metadata string) error {
 	o.committed = -1
 	o.reader = newReader(o.open(ann.Start), ann.Start, o.limits, o.now)
 	defer o.reader.close()
-	announced := o.now()
+	if err := o.takeOver(ctx, &ann); err != nil {
+		return o.end(ctx, err)
+	}
 	for {
-		if err := o.insert(ctx, &ann, announced); err != nil {
+		if err := o.insert(ctx, &ann); err != nil {
 			return o.end(ctx, err)
 		}
 		next, err := o.reader.next(ctx)
@@ -96,7 +101,6 @@ func (o *owner) run(ctx context.Context, offset int64, metadata string) error {
 		if !next.rows() && next.end == o.committed && o.now().Sub(o.lastCommit) < idleCommit && ctx.Err() == nil {
 			continue
 		}
-		announced = o.now()
 		if ann, err = o.announce(ctx, ann, next); err != nil {
 			return o.end(ctx, err)
 		}
@@ -191,10 +195,40 @@ func position(r *stream.Record) (topic.Position, bool) {
 	return p, true
 }
 
-// insert stores the announced range, [ann.Start, ann.End), and moves ann's positions over it. announced is
-// when the announcement was made: after limits.deadline from then, nothing is sent any more, so that a
-// worker that slept cannot come after the window of tokens.
-func (o *owner) insert(ctx context.Context, ann *announcement, announced time.Time) error {
+// takeOver prepares the announcement of another owner for insert. One that is past its deadline is revived:
+// ClickHouse may have forgotten its token, because it was inserted, and the answer lost, by an owner whose
+// partition then rested while others went on. When no insert of that time can arrive any more, the range is
+// announced anew, and what is stored of it is left out, by this owner and by all who take over from it. The
+// token stays the same: a month's part of an insert is stored as a whole or not at all, so whoever inserts
+// the rest of a month inserts the same rows.
+func (o *owner) takeOver(ctx context.Context, ann *announcement) error {
+	if ann.End == ann.Start {
+		return nil
+	}
+	late := o.now().After(ann.At.Add(o.limits.deadline))
+	if late {
+		settled := ann.At.Add(o.limits.deadline + o.limits.insert + o.limits.skew)
+		o.log.Warn("announced range is past its deadline, reading back what is stored of it",
+			zap.Int64("from", ann.Start), zap.Int64("to", ann.End), zap.Time("announced", ann.At))
+		if !o.pause(ctx, settled.Sub(o.now())+time.Millisecond) {
+			return context.Cause(ctx)
+		}
+		if err := o.commit(ctx, ann); err != nil {
+			return err
+		}
+	}
+	if late || ann.First.Before(ann.At) {
+		if err := o.rows.known(ctx, ann.Start, ann.End, ann.First.Add(-o.limits.skew)); err != nil {
+			return fmt.Errorf("read back [%d, %d): %w", ann.Start, ann.End, err)
+		}
+	}
+	return nil
+}
+
+// insert stores the announced range, [ann.Start, ann.End), and moves ann's positions over it. After
+// limits.deadline from the announcement nothing is sent any more, so that a worker that slept cannot come
+// after the window of tokens.
+func (o *owner) insert(ctx context.Context, ann *announcement) error {
 	if ann.End == ann.Start {
 		return nil
 	}
@@ -205,7 +239,6 @@ func (o *owner) insert(ctx context.Context, ann *announcement, announced time.Ti
 		return err
 	}
 	ps := ann.Positions.clone()
-	o.rows.reset()
 	defer o.rows.reset()
 	doubles := 0
 	for i := range recs {
@@ -222,7 +255,7 @@ func (o *owner) insert(ctx context.Context, ann *announcement, announced time.Ti
 	if o.rows.count() > 0 {
 		token := warehouse.Token{
 			Text:     fmt.Sprintf("%s:%d:%d-%d", o.topic, o.partition, ann.Start, ann.End),
-			Deadline: announced.Add(o.limits.deadline), Limit: o.limits.insert,
+			Deadline: ann.At.Add(o.limits.deadline), Limit: o.limits.insert,
 		}
 		if err := o.store(ctx, token); err != nil {
 			return err
@@ -257,34 +290,48 @@ func (o *owner) store(ctx context.Context, token warehouse.Token) error {
 	}
 }
 
-// announce acknowledges ann's range and announces the next in one commit. A commit whose outcome is unknown
-// is never repeated in its generation: it may still take effect, after a later one.
+// announce acknowledges ann's range and announces the next in one commit.
 func (o *owner) announce(ctx context.Context, ann announcement, next batch) (announcement, error) {
-	ctx, cancel := grace(ctx, o.limits.grace)
-	defer cancel()
 	out := announcement{Start: ann.End, End: next.end, Positions: ann.Positions}
 	if !next.rows() { // nothing to insert: the offset may pass over what is no record
 		out.Start = next.end
 	}
-	metadata, err := out.encode()
-	if err != nil {
-		return out, fmt.Errorf("%w: %w", stream.ErrStop, err)
+	if err := o.commit(ctx, &out); err != nil {
+		return out, err
 	}
-	if err := o.claim.Commit(ctx, out.Start, metadata); err != nil {
-		if errors.Is(err, stream.ErrFenced) {
-			o.metrics.commit("fenced")
-			return out, err
-		}
-		o.metrics.commit("unknown")
-		return out, fmt.Errorf("%w: %w", stream.ErrRejoin, err)
-	}
-	o.metrics.commit("done")
-	o.committed, o.lastCommit = out.Start, o.now()
 	if next.rows() {
-		o.committed = -1 // behind the insert another commit is due
 		o.metrics.batch(next.endedBy)
 	}
 	return out, nil
+}
+
+// commit announces ann as of now. A commit whose outcome is unknown is never repeated in its generation: it
+// may still take effect, after a later one.
+func (o *owner) commit(ctx context.Context, ann *announcement) error {
+	ctx, cancel := grace(ctx, o.limits.grace)
+	defer cancel()
+	ann.At = o.now().Truncate(time.Millisecond)
+	if ann.First.IsZero() || ann.First.After(ann.At) {
+		ann.First = ann.At
+	}
+	metadata, err := ann.encode()
+	if err != nil {
+		return fmt.Errorf("%w: %w", stream.ErrStop, err)
+	}
+	if err := o.claim.Commit(ctx, ann.Start, metadata); err != nil {
+		if errors.Is(err, stream.ErrFenced) {
+			o.metrics.commit("fenced")
+			return err
+		}
+		o.metrics.commit("unknown")
+		return fmt.Errorf("%w: %w", stream.ErrRejoin, err)
+	}
+	o.metrics.commit("done")
+	o.committed, o.lastCommit = ann.Start, o.now()
+	if ann.End > ann.Start {
+		o.committed = -1 // behind the insert another commit is due
+	}
+	return nil
 }
 
 // grace is a context that ends d after its parent, or when it is cancelled.

@@ -27,6 +27,7 @@ const (
 // inserter stores blocks: *warehouse.Client.
 type inserter interface {
 	Insert(ctx context.Context, rows warehouse.Rows, t warehouse.Token, now func() time.Time) error
+	StoredOffsets(ctx context.Context, table, topicName string, partition int, from, to int64, since time.Time) (map[uint64]bool, error)
 }
 
 // poison is why a record cannot become the rows it should; it is permanent.
@@ -41,19 +42,22 @@ func (p *poison) Unwrap() error { return p.err }
 // table is a block of any table.
 type table interface {
 	warehouse.Rows
+	Skip(offsets map[uint64]bool)
 	Reset()
 }
 
 // tableRows is the rows of one topic. What its reader cannot read becomes a row of events_rejected in the
 // same range, so that nothing is lost and nothing is stuck.
 type tableRows struct {
-	read     func(r *stream.Record, m event.Meta) error
-	tables   []table // stored in this order, with rejected last
-	rejected *warehouse.Block[warehouse.Rejected]
-	stored   func(t table) // after a block is stored
-	poisoned func()
-	to       inserter
-	now      func() time.Time
+	topic     string
+	partition int
+	read      func(r *stream.Record, m event.Meta) error
+	tables    []table // stored in this order, with rejected last
+	rejected  *warehouse.Block[warehouse.Rejected]
+	stored    func(t table) // after a block is stored
+	poisoned  func()
+	to        inserter
+	now       func() time.Time
 }
 
 func (t *tableRows) add(r *stream.Record) error {
@@ -76,6 +80,17 @@ func (t *tableRows) add(r *stream.Record) error {
 		return nil
 	}
 	return err
+}
+
+func (t *tableRows) known(ctx context.Context, from, to int64, since time.Time) error {
+	for _, b := range t.tables {
+		offsets, err := t.to.StoredOffsets(ctx, b.Table(), t.topic, t.partition, from, to, since)
+		if err != nil {
+			return err
+		}
+		b.Skip(offsets)
+	}
+	return nil
 }
 
 func (t *tableRows) count() int {
@@ -119,8 +134,11 @@ func profileID(r *stream.Record) (uuid.UUID, error) {
 }
 
 // newRows makes the rows of a topic.
-func newRows(k kind, to inserter, now func() time.Time, stored func(table), poisoned func()) *tableRows {
-	t := &tableRows{to: to, now: now, stored: stored, poisoned: poisoned, rejected: warehouse.RejectedEvents().NewBlock()}
+func newRows(k kind, topicName string, partition int, to inserter, now func() time.Time, stored func(table), poisoned func()) *tableRows {
+	t := &tableRows{
+		topic: topicName, partition: partition, to: to, now: now, stored: stored, poisoned: poisoned,
+		rejected: warehouse.RejectedEvents().NewBlock(),
+	}
 	switch k {
 	case kindEvents:
 		f := eventRows{warehouse.Events().NewBlock(), warehouse.Identities().NewBlock(), warehouse.Redirects().NewBlock()}

@@ -154,7 +154,7 @@ func (s *Service) own(ctx context.Context, in input, cl *stream.Claim) error {
 		topic: cl.Topic, partition: cl.Partition, claim: cl, limits: s.limits, now: s.deps.Now, pause: sleep,
 		log: log, metrics: pm,
 		bounds: &logBounds{s.deps.Stream, s.deps.Warehouse, cl.Topic, cl.Partition},
-		rows:   newRows(in.kind, timed{s.deps.Warehouse, s.metrics}, s.deps.Now, s.stored, poisoned),
+		rows:   newRows(in.kind, cl.Topic, cl.Partition, timed{s.deps.Warehouse, s.metrics}, s.deps.Now, s.stored, poisoned),
 		open: func(from int64) source {
 			return s.deps.Stream.NewFetcher(cl.Topic, cl.Partition, from, stream.FetchOptions{})
 		},
@@ -224,8 +224,8 @@ func (s *Service) Ready() error {
 
 // timed measures inserts.
 type timed struct {
-	to inserter
-	m  *metrics
+	inserter
+	m *metrics
 }
 
 // Insert is inserter's.
@@ -234,7 +234,7 @@ func (t timed) Insert(ctx context.Context, rows warehouse.Rows, token warehouse.
 		return nil
 	}
 	began := now()
-	err := t.to.Insert(ctx, rows, token, now)
+	err := t.inserter.Insert(ctx, rows, token, now)
 	if err == nil {
 		t.m.seconds.WithLabelValues(rows.Table()).Observe(now().Sub(began).Seconds())
 	}
