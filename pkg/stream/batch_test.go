@@ -22,7 +22,6 @@ type shape struct {
 	base       int64
 	producer   int64
 	attributes uint16
-	lastDelta  int // -1: as encoded
 	drop       []int
 }
 
@@ -41,8 +40,8 @@ func shaped(recs []Record, s shape) []byte {
 		binary.BigEndian.PutUint32(b[atCount:], u32(len(recs)-len(s.drop)))
 		binary.BigEndian.PutUint32(b[atLength:], u32(len(b)-12))
 	}
-	binary.BigEndian.PutUint64(b, uint64(s.base))
-	binary.BigEndian.PutUint64(b[atProducer:], uint64(s.producer))
+	binary.BigEndian.PutUint64(b, uint64(s.base))                  //nolint:gosec // bits
+	binary.BigEndian.PutUint64(b[atProducer:], uint64(s.producer)) //nolint:gosec // bits
 	attributes := binary.BigEndian.Uint16(b[atAttributes:]) | s.attributes
 	binary.BigEndian.PutUint16(b[atAttributes:], attributes)
 	return sealed(b)
@@ -228,7 +227,7 @@ func repacked(t *testing.T, plain []byte, codec compress.Codec) []byte {
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
 	b := append(slices.Clone(plain[:batchHeader]), packed.Bytes()...)
-	b[atAttributes+1] = byte(codec.Code())
+	b[atAttributes+1] = byte(codec.Code()) //nolint:gosec // 1 to 4
 	binary.BigEndian.PutUint32(b[atLength:], u32(len(b)-12))
 	return sealed(b)
 }

@@ -38,7 +38,6 @@ type Batcher struct {
 type batchLane struct {
 	mu     sync.Mutex
 	queue  []*pending
-	flight *flight
 	closed bool
 	wake   chan struct{} // holds a token when there is something to look at
 }
@@ -200,7 +199,7 @@ func (b *Batcher) abandon(l *batchLane, p *pending) {
 func (b *Batcher) run(ctx, sending context.Context, partition int, l *batchLane) {
 	ended := ctx.Done()
 	for {
-		batch, f, last := b.take(sending, l)
+		batch, f, last := b.take(l)
 		switch {
 		case len(batch) > 0:
 			b.send(sending, partition, l, batch, f)
@@ -228,7 +227,7 @@ func (l *batchLane) close() {
 }
 
 // take returns what goes into the next request; last means that nothing will come any more.
-func (b *Batcher) take(ctx context.Context, l *batchLane) (batch []*pending, f *flight, last bool) {
+func (*Batcher) take(l *batchLane) (batch []*pending, f *flight, last bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f = &flight{}

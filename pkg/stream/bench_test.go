@@ -95,7 +95,7 @@ func BenchmarkFetch(b *testing.B) {
 	})
 	b.Run("reader", func(b *testing.B) {
 		r := kafka.NewReader(kafka.ReaderConfig{Brokers: cluster.ListenAddrs(), Topic: "t", MaxBytes: DefaultFetchBytes})
-		defer r.Close()
+		defer func() { require.NoError(b, r.Close()) }()
 		b.ReportAllocs()
 		for range b.N {
 			if _, err := r.FetchMessage(context.Background()); err != nil {

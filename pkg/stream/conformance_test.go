@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -115,14 +114,10 @@ func testRoundTrip(t *testing.T, brokers []string) {
 func testLarge(t *testing.T, brokers []string) {
 	c, ctx := client(t, brokers), testContext(t)
 	n := newTopic(t, c, "large", 1)
-	rng := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // reproducible
+	noise := incompressible(4_000_000)
 	var recs []Record
-	for i := range 400 { // 4 MB that hardly compress: five requests
-		v := make([]byte, 10_000)
-		for j := range v {
-			v[j] = byte(rng.Uint32())
-		}
-		recs = append(recs, Record{Key: fmt.Append(nil, i), Value: v})
+	for i := range 400 { // five requests
+		recs = append(recs, Record{Key: fmt.Append(nil, i), Value: noise[i*10_000:][:10_000]})
 	}
 	require.NoError(t, c.Produce(ctx, n, 0, recs))
 	got := readAll(t, c, n, 0, 0, 400)
@@ -132,18 +127,15 @@ func testLarge(t *testing.T, brokers []string) {
 	}
 
 	// One record just below the broker's limit goes; one above it is refused by name, and only it.
-	big := make([]byte, maxMessageBytes-200)
-	for j := range big {
-		big[j] = byte(rng.Uint32())
-	}
+	big := noise[:maxMessageBytes-200]
 	require.NoError(t, c.Produce(ctx, n, 0, []Record{{Value: big}}))
-	huge := append(append([]byte(nil), big...), big...)
+	huge := noise[:2*len(big)]
 	err := c.Produce(ctx, n, 0, []Record{{Value: []byte("before")}, {Value: huge}, {Value: []byte("after")}})
 	require.ErrorIs(t, err, ErrPermanent)
 	var at *RecordError
 	require.ErrorAs(t, err, &at)
 	require.Equal(t, 1, at.Index)
-	got = readAll(t, c, n, 0, 401, end(t, c, n, 0))
+	got = readAll(t, c, n, 0, 401, end(t, c, n))
 	require.Equal(t, []string{"before"}, values(got), "what is before it is written, what is behind it is not")
 }
 
@@ -174,7 +166,7 @@ func testCodecs(t *testing.T, brokers []string) {
 		require.NoError(t, w.Close())
 		tr.CloseIdleConnections()
 	}
-	require.Equal(t, want, values(readAll(t, c, n, 0, 0, end(t, c, n, 0))))
+	require.Equal(t, want, values(readAll(t, c, n, 0, 0, end(t, c, n))))
 }
 
 // testAborted lets committed, aborted and plain records alternate, from two producers whose transactions
@@ -213,7 +205,7 @@ func testAborted(t *testing.T, brokers []string) {
 		write(b, keepB, fmt.Sprintf("b%d.late", i))
 		require.NoError(t, b.EndTransaction(ctx, kgo.TransactionEndTry(keepB)))
 	}
-	last := end(t, c, n, 0)
+	last := end(t, c, n)
 	require.Equal(t, want, values(readAll(t, c, n, 0, 0, last)))
 	for _, from := range []int64{1, 5, 9, 12, 20} { // also from within a transaction
 		got := readAll(t, c, n, 0, from, last)
@@ -233,8 +225,8 @@ func testAborted(t *testing.T, brokers []string) {
 	require.Empty(t, got.Records)
 	require.Equal(t, last, got.Next)
 	require.NoError(t, a.EndTransaction(ctx, kgo.TryAbort))
-	require.Empty(t, readAll(t, c, n, 0, last, end(t, c, n, 0)))
-	require.Equal(t, last+2, end(t, c, n, 0), "the record and its marker")
+	require.Empty(t, readAll(t, c, n, 0, last, end(t, c, n)))
+	require.Equal(t, last+2, end(t, c, n), "the record and its marker")
 }
 
 func testBounds(t *testing.T, brokers []string) {

@@ -44,7 +44,7 @@ func TestProduceRetries(t *testing.T) {
 			if tt.twice {
 				want = append(append(want, want...), want...)
 			}
-			require.Equal(t, want, values(readAll(t, c, n, 0, 0, end(t, c, n, 0))))
+			require.Equal(t, want, values(readAll(t, c, n, 0, 0, end(t, c, n))))
 		})
 	}
 }
@@ -59,7 +59,7 @@ func TestProducePermanent(t *testing.T) {
 		require.Equal(t, 1, int(h.Hits()))
 		h.Remove()
 	}
-	require.Zero(t, end(t, c, n, 0))
+	require.Zero(t, end(t, c, n))
 	// After a permanent failure the lane is free again.
 	require.NoError(t, c.Produce(ctx, n, 0, text("x", 1)))
 }
@@ -86,7 +86,7 @@ func TestProduceNoGap(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, "Not Enough Replicas", "the last failure is told")
 	require.NotErrorIs(t, err, ErrPermanent)
-	require.Len(t, readAll(t, c, n, 0, 0, end(t, c, n, 0)), 1)
+	require.Len(t, readAll(t, c, n, 0, 0, end(t, c, n)), 1)
 }
 
 // However many callers there are, a partition sees one request at a time.
@@ -226,7 +226,7 @@ func TestCommitErrors(t *testing.T) {
 	once(kerr.CoordinatorLoadInProgress) // certainly not carried out: tried again
 	require.NoError(t, cl.Commit(ctx, 1, "x"))
 	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.FindCoordinator}, Group: group, Err: kerr.CoordinatorNotAvailable, Count: 2})
-	c.forget(group, nil)
+	_ = c.forget(group, nil)
 	require.NoError(t, cl.Commit(ctx, 2, "y"))
 	require.ErrorIs(t, cl.Commit(ctx, 3, string(filler(40_000))), ErrPermanent)
 	w.leave(t)
@@ -303,7 +303,7 @@ func TestBatcherGivesUp(t *testing.T) {
 	}, patience, time.Millisecond)
 	h.Remove()
 	require.NoError(t, b.Send(ctx, []byte("k"), []byte("kept"), nil))
-	require.Equal(t, []string{"kept"}, values(readAll(t, c, n, 0, 0, end(t, c, n, 0))))
+	require.Equal(t, []string{"kept"}, values(readAll(t, c, n, 0, 0, end(t, c, n))))
 
 	// At the end what waits is still tried, for the drain time, and then answered.
 	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: n, Err: kerr.NotEnoughReplicas, Count: -1})
@@ -350,21 +350,21 @@ func TestBatcherRefused(t *testing.T) {
 	require.NoError(t, <-ended)
 	require.NoError(t, errors.Join(recs[0], recs[1], recs[3]))
 	require.ErrorIs(t, recs[2], ErrPermanent)
-	require.Equal(t, []string{"v0", "v1", "v3"}, values(readAll(t, c, n, 0, 0, end(t, c, n, 0))))
+	require.Equal(t, []string{"v0", "v1", "v3"}, values(readAll(t, c, n, 0, 0, end(t, c, n))))
 }
 
 // A broker that takes connections and says nothing must not hold anything beyond its context.
 func TestSilentBroker(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	go func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			defer conn.Close() //nolint:gocritic // few, and they end with the test
+			defer func() { _ = conn.Close() }() //nolint:gocritic // few, and they end with the test
 		}
 	}()
 	c, err := New(config.Kafka{Brokers: []string{l.Addr().String()}}, zap.NewNop())

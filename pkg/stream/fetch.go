@@ -99,9 +99,9 @@ func (f *Fetcher) Fetch(ctx context.Context, maxWait time.Duration) (Batch, erro
 // once is one request. It does not move the fetcher.
 func (f *Fetcher) once(ctx context.Context, wait time.Duration) (Batch, error) {
 	var w writer
-	w.int32(-1) // replica: a client
-	w.int32(int32(min(wait.Milliseconds(), 1<<30)))
-	w.int32(1) // answer as soon as there is anything
+	w.int32(-1)                                     // replica: a client
+	w.int32(int32(min(wait.Milliseconds(), 1<<30))) //nolint:gosec // bounded
+	w.int32(1)                                      // answer as soon as there is anything
 	w.int32(f.maxBytes)
 	w.int8(readCommitted)
 	w.int32(0)  // no session

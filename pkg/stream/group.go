@@ -172,6 +172,9 @@ func (c *Client) groupConfig(opt GroupOptions) kafka.ConsumerGroupConfig {
 // and the generation is over (ended). Returning earlier would make kafka-go join again, with the same
 // member id, although the member is about to leave.
 func (m *member) serve(ctx, ended context.Context, gen *kafka.Generation) {
+	if ended.Err() != nil {
+		return // it was over before it began: kafka-go does not wait for this call
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ended, cancel)()

@@ -102,11 +102,11 @@ func readAll(t testing.TB, c *Client, topicName string, partition int, from, end
 	return all
 }
 
-func end(t testing.TB, c *Client, topicName string, partition int) int64 {
+func end(t testing.TB, c *Client, topicName string) int64 {
 	t.Helper()
 	ends, err := c.EndOffsets(testContext(t), topicName)
 	require.NoError(t, err)
-	return ends[partition]
+	return ends[0]
 }
 
 func values(recs []Record) []string {

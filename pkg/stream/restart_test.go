@@ -80,7 +80,7 @@ func TestBrokerRestarts(t *testing.T) {
 	group.leave(t)
 
 	got := map[string]bool{}
-	for _, r := range readAll(t, c, "t", 0, 0, end(t, c, "t", 0)) {
+	for _, r := range readAll(t, c, "t", 0, 0, end(t, c, "t")) {
 		got[string(r.Value)] = true
 	}
 	acked.Range(func(v, _ any) bool {

@@ -97,7 +97,7 @@ func (e *exchange) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
 // writer encodes Kafka's primitive types (big endian, lengths in front) of the non-flexible versions.
 type writer struct{ b []byte }
 
-func (w *writer) int8(v int8)   { w.b = append(w.b, byte(v)) }
+func (w *writer) int8(v int8)   { w.b = append(w.b, byte(v)) }                          //nolint:gosec // bits
 func (w *writer) int16(v int16) { w.b = binary.BigEndian.AppendUint16(w.b, uint16(v)) } //nolint:gosec // bits
 func (w *writer) int32(v int32) { w.b = binary.BigEndian.AppendUint32(w.b, uint32(v)) } //nolint:gosec // bits
 func (w *writer) int64(v int64) { w.b = binary.BigEndian.AppendUint64(w.b, uint64(v)) } //nolint:gosec // bits
