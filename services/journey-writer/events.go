@@ -18,9 +18,9 @@ import (
 
 // eventRows reads events.identified: events, and merges.
 type eventRows struct {
-	events     *warehouse.Block[warehouse.Event]
-	identities *warehouse.Block[warehouse.Identity]
-	redirects  *warehouse.Block[warehouse.Redirect]
+	events     adder[warehouse.Event]
+	identities adder[warehouse.Identity]
+	redirects  adder[warehouse.Redirect]
 }
 
 func (t *eventRows) read(r *stream.Record, m event.Meta) error {

@@ -37,7 +37,7 @@ func version(r *stream.Record) uint64 {
 }
 
 // readProfile takes a record of profiles.changed: pkg/profile's Document, or its end.
-func readProfile(b *warehouse.Block[warehouse.Profile], r *stream.Record) error {
+func readProfile(b adder[warehouse.Profile], r *stream.Record) error {
 	id, err := profileID(r)
 	if err != nil {
 		return err
@@ -77,7 +77,7 @@ func readProfile(b *warehouse.Block[warehouse.Profile], r *stream.Record) error 
 }
 
 // readAudience takes a record of audiences.changed: pkg/profile's AudienceChange.
-func readAudience(b *warehouse.Block[warehouse.AudienceChange], r *stream.Record, m event.Meta) error {
+func readAudience(b adder[warehouse.AudienceChange], r *stream.Record, m event.Meta) error {
 	id, err := profileID(r)
 	if err != nil {
 		return err
@@ -101,7 +101,7 @@ func readAudience(b *warehouse.Block[warehouse.AudienceChange], r *stream.Record
 }
 
 // readMessage takes a record of activations.requested: pkg/journey's Request.
-func readMessage(b *warehouse.Block[warehouse.Message], r *stream.Record) error {
+func readMessage(b adder[warehouse.Message], r *stream.Record) error {
 	v, id, err := activation(r)
 	if err != nil {
 		return err
@@ -123,7 +123,7 @@ func readMessage(b *warehouse.Block[warehouse.Message], r *stream.Record) error 
 }
 
 // readReceipt takes a record of activations.settled: pkg/journey's Receipt.
-func readReceipt(b *warehouse.Block[warehouse.Receipt], r *stream.Record) error {
+func readReceipt(b adder[warehouse.Receipt], r *stream.Record) error {
 	v, id, err := activation(r)
 	if err != nil {
 		return err

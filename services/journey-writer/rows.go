@@ -46,6 +46,9 @@ type table interface {
 	Reset()
 }
 
+// adder takes rows; they may be used again after the call.
+type adder[R any] interface{ Add(r *R) }
+
 // tableRows is the rows of one topic. What its reader cannot read becomes a row of events_rejected in the
 // same range, so that nothing is lost and nothing is stuck.
 type tableRows struct {
@@ -53,7 +56,7 @@ type tableRows struct {
 	partition int
 	read      func(r *stream.Record, m event.Meta) error
 	tables    []table // stored in this order, with rejected last
-	rejected  *warehouse.Block[warehouse.Rejected]
+	rejected  adder[warehouse.Rejected]
 	stored    func(t table) // after a block is stored
 	poisoned  func()
 	to        inserter
@@ -135,16 +138,17 @@ func profileID(r *stream.Record) (uuid.UUID, error) {
 
 // newRows makes the rows of a topic.
 func newRows(k kind, topicName string, partition int, to inserter, now func() time.Time, stored func(table), poisoned func()) *tableRows {
+	rejected := warehouse.RejectedEvents().NewBlock()
 	t := &tableRows{
-		topic: topicName, partition: partition, to: to, now: now, stored: stored, poisoned: poisoned,
-		rejected: warehouse.RejectedEvents().NewBlock(),
+		topic: topicName, partition: partition, to: to, now: now, stored: stored, poisoned: poisoned, rejected: rejected,
 	}
 	switch k {
 	case kindEvents:
-		f := eventRows{warehouse.Events().NewBlock(), warehouse.Identities().NewBlock(), warehouse.Redirects().NewBlock()}
-		t.read, t.tables = f.read, []table{f.events, f.identities, f.redirects}
+		events, identities, redirects := warehouse.Events().NewBlock(), warehouse.Identities().NewBlock(), warehouse.Redirects().NewBlock()
+		f := eventRows{events, identities, redirects}
+		t.read, t.tables = f.read, []table{events, identities, redirects}
 	case kindRejected:
-		t.read = func(r *stream.Record, m event.Meta) error { return readRejected(t.rejected, r, m) }
+		t.read = func(r *stream.Record, m event.Meta) error { return readRejected(rejected, r, m) }
 	case kindProfiles:
 		b := warehouse.Profiles().NewBlock()
 		t.read, t.tables = func(r *stream.Record, _ event.Meta) error { return readProfile(b, r) }, []table{b}
@@ -158,12 +162,12 @@ func newRows(k kind, topicName string, partition int, to inserter, now func() ti
 		b := warehouse.Receipts().NewBlock()
 		t.read, t.tables = func(r *stream.Record, _ event.Meta) error { return readReceipt(b, r) }, []table{b}
 	}
-	t.tables = append(t.tables, t.rejected)
+	t.tables = append(t.tables, rejected)
 	return t
 }
 
 // readRejected takes a record of events.rejected as it is: the body may be anything.
-func readRejected(b *warehouse.Block[warehouse.Rejected], r *stream.Record, m event.Meta) error {
+func readRejected(b adder[warehouse.Rejected], r *stream.Record, m event.Meta) error {
 	row := warehouse.Rejected{
 		Origin: originOf(r), Brand: m.Brand, Source: m.Source, MessageID: m.MessageID, ReceivedAt: inRange(m.ReceivedAt),
 		Historical: m.Historical, Key: r.Key, Body: r.Value,
