@@ -40,29 +40,28 @@ const maxName = 40
 // kindOf classifies a track event by name, in any letter case, with spaces, underscores or hyphens
 // between the words ("Product Added", "product_added"). V1 names are aliases (spec: ecommerce/v1).
 func kindOf(name string) kind {
-	var buf [maxName]byte
-	n := 0
-	for i := 0; i < len(name); i++ {
+	var room [maxName]byte // on the stack: kindOf runs for every event
+	buf := room[:0]
+	for i := range len(name) {
 		c := name[i]
 		switch {
 		case c == ' ' || c == '_' || c == '-' || c == '\t':
-			if n == 0 || buf[n-1] == ' ' {
+			if len(buf) == 0 || buf[len(buf)-1] == ' ' {
 				continue
 			}
 			c = ' '
 		case c >= 'A' && c <= 'Z':
 			c += 'a' - 'A'
 		}
-		if n == maxName {
+		if len(buf) == maxName {
 			return kindNone
 		}
-		buf[n] = c
-		n++
+		buf = append(buf, c)
 	}
-	if n > 0 && buf[n-1] == ' ' {
-		n--
+	if len(buf) > 0 && buf[len(buf)-1] == ' ' {
+		buf = buf[:len(buf)-1]
 	}
-	return lookup(buf[:n])
+	return lookup(buf)
 }
 
 func lookup(name []byte) kind {

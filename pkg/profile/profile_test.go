@@ -3,6 +3,7 @@ package profile
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -266,7 +267,12 @@ func TestNamesAndTraitsBeyondTheCapsConverge(t *testing.T) {
 	}
 	require.Equal(t, d.Counts.Track, sum, "none is lost")
 	rapid.Check(t, func(t *rapid.T) {
-		got := tree(t, &Rules{}, rapid.Permutation(es).Draw(t, "order"))
+		order := append([]*event.Event(nil), es...) // one drawn seed: drawing hundreds of places is slow
+		seed := rapid.Uint64().Draw(t, "order")
+		rand.New(rand.NewPCG(seed, 0)).Shuffle(len(order), func(i, j int) { //nolint:gosec // reproducible by the seed
+			order[i], order[j] = order[j], order[i]
+		})
+		got := tree(t, &Rules{}, order)
 		require.Equal(t, text(t, want), text(t, got))
 	})
 }

@@ -14,9 +14,10 @@ const (
 	// MaxTraits is the most traits of one person, and of one person in one brand; removed ones count. Which
 	// ones is decided by a hash of the name, as for MaxNames.
 	MaxTraits = 300
-	// MaxTraitName and MaxTraitValue bound a trait in bytes of JSON; a larger one is left out of the profile
+	// MaxTraitName bounds the name of a trait in bytes; a trait with a longer one is left out of the profile
 	// (ClickHouse has the event).
-	MaxTraitName  = 128
+	MaxTraitName = 128
+	// MaxTraitValue bounds the value of a trait in bytes of JSON, in the same way.
 	MaxTraitValue = 8192
 )
 

@@ -123,7 +123,7 @@ func (s *Service) Listen() error {
 	if s.listener != nil {
 		return nil
 	}
-	l, err := net.Listen("tcp", s.cfg.Builder.Listen)
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", s.cfg.Builder.Listen)
 	if err != nil {
 		return fmt.Errorf("profile-builder: listen on %s: %w", s.cfg.Builder.Listen, err)
 	}

@@ -16,8 +16,8 @@ import (
 
 // state is a profile's state and whether it changed since the last word was said about it.
 type state struct {
-	profile.State
-	changed bool // since Settle; within one batch, never stored
+	Profile profile.State `json:"p"`
+	changed bool          // since Settle; within one batch, never stored
 }
 
 // fold is the keyed.Fold of profiles. Its metrics count attempts: after a refusal a batch is folded again.
@@ -47,7 +47,7 @@ func (f *fold) Apply(key string, s *state, r keyed.Record, _ time.Time) []keyed.
 		f.metrics.rejected.Inc()
 		return []keyed.Output{keyed.Reject(r, topic.StageBuilder, event.Reason(err, "invalid_event"), err, f.topics)}
 	}
-	for _, err := range s.State.Apply(e, &f.rules) {
+	for _, err := range s.Profile.Apply(e, &f.rules) {
 		f.metrics.commerce.Inc()
 		f.log.Debug("commerce part of an event is left out", zap.Error(err), zap.String("source", e.Source), zap.String("message_id", e.MessageID))
 	}
@@ -63,18 +63,18 @@ func (f *fold) Timer(string, *state, time.Time) []keyed.Output { return nil }
 
 // Merge takes in the profile of a merged key.
 func (f *fold) Merge(_ string, into *state, from state, _ time.Time) []keyed.Output {
-	into.State.Merge(&from.State)
+	into.Profile.Merge(&from.Profile)
 	into.changed = true
 	return nil
 }
 
 // Settle tells the profile as it is now, and memberships that began or ended.
 func (f *fold) Settle(key string, s *state, now time.Time) []keyed.Output {
-	if !s.changed || s.Events == 0 {
+	if !s.changed || s.Profile.Events == 0 {
 		return nil
 	}
 	s.changed = false
-	doc, changes, errs := s.State.Settle(key, f.audiences, now)
+	doc, changes, errs := s.Profile.Settle(key, f.audiences, now)
 	for _, err := range errs {
 		why := reasonFailed
 		if errors.Is(err, profile.ErrAbsent) {
@@ -90,11 +90,11 @@ func (f *fold) Settle(key string, s *state, now time.Time) []keyed.Output {
 // Freeze takes the profile of a merged key back and ends its memberships: the profile it is now part of
 // has its own.
 func (f *fold) Freeze(key, into string, s *state, now time.Time) []keyed.Output {
-	if s.Events == 0 {
+	if s.Profile.Events == 0 {
 		return nil
 	}
 	out := keyed.Output{Topic: f.topics.ProfilesChanged(), Key: key, Headers: schemaHeader()}
-	return append([]keyed.Output{out}, f.memberships(key, s.Leave(key, into, now))...)
+	return append([]keyed.Output{out}, f.memberships(key, s.Profile.Leave(key, into, now))...)
 }
 
 func (f *fold) memberships(key string, changes []profile.AudienceChange) []keyed.Output {

@@ -40,10 +40,10 @@ type profiles struct {
 // find follows the merges of a profile id. False: no event of it was ever folded.
 func (p *profiles) find(ctx context.Context, id string) (answer, bool, error) {
 	live, s, ok, err := keyed.ReadState[state](ctx, p.store, p.topics, topic.StageBuilder, profile.StateVersion, id)
-	if err != nil || !ok || s.Events == 0 {
+	if err != nil || !ok || s.Profile.Events == 0 {
 		return answer{}, false, err
 	}
-	a := answer{Document: s.Document(live), Freshness: Freshness{AsOf: profile.Time{Time: s.AsOf()}}}
+	a := answer{Document: s.Profile.Document(live), Freshness: Freshness{AsOf: profile.Time{Time: s.Profile.AsOf()}}}
 	a.Freshness.Lag = p.lag(ctx, topic.Partition([]byte(live), p.topics.Partitions))
 	a.Freshness.CaughtUp = a.Freshness.Lag != nil && *a.Freshness.Lag == 0
 	return a, true, nil
