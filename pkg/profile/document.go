@@ -2,7 +2,6 @@ package profile
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -43,6 +42,9 @@ type Document struct {
 	UpdatedAt Time `json:"updatedAt"`
 	// Version grows with every change of this profile id.
 	Version int64 `json:"version"`
+	// Truncated names what Encode had to leave out to keep a record within MaxDocument; absent in all but
+	// abused profiles.
+	Truncated []string `json:"truncated,omitempty"`
 }
 
 // BrandDocument is the part of a profile that belongs to one brand.
@@ -156,15 +158,6 @@ func (s *State) Document(id string) Document {
 	d.Orders, d.Revenue, d.AverageOrderValue = totals(total)
 	d.LastOrder = s.lastOrder()
 	return d
-}
-
-// Encode writes the value of profiles.changed.
-func (d *Document) Encode() ([]byte, error) {
-	b, err := json.Marshal(d)
-	if err != nil {
-		return nil, fmt.Errorf("encode profile %s: %w", d.ID, err)
-	}
-	return b, nil
 }
 
 func (ts traits) values() map[string]json.RawMessage {

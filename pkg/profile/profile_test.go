@@ -295,6 +295,45 @@ func TestOrdersBeyondTheCapStayCounted(t *testing.T) {
 	require.Equal(t, fmt.Sprint("o", MaxOrders+99), d.LastOrder.ID)
 }
 
+func TestARecordAlwaysFitsIntoKafka(t *testing.T) {
+	rules := &Rules{BrandTraits: []string{"tier"}}
+	line := fmt.Sprintf(`{"product_id":"%%s","price":1,"url":"https://x/%s","image_url":"https://x/%s"}`, strings.Repeat("u", 2000), strings.Repeat("i", 2000))
+	var lines []string
+	for i := range 200 {
+		lines = append(lines, fmt.Sprintf(line, fmt.Sprint("p", i)))
+	}
+	var es []*event.Event
+	for i := range 3 {
+		es = append(es, ev(t, fmt.Sprint("c", i), i, track("Cart Viewed", fmt.Sprintf(`{"cart_id":"c%d","products":[%s]}`, i, strings.Join(lines, ",")))))
+	}
+	s := fold(t, rules, es...)
+	encode := func() (Document, []byte) {
+		full := s.Document("p")
+		before := text(t, full)
+		b, err := full.Encode()
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(b), MaxDocument)
+		require.Equal(t, before, text(t, full), "Encode changes nothing")
+		var d Document
+		require.NoError(t, json.Unmarshal(b, &struct {
+			*Document
+			FirstSeen, LastSeen, UpdatedAt any
+			OpenCarts, LastOrder           any
+		}{Document: &d}))
+		return d, b
+	}
+	d, b := encode()
+	require.Equal(t, []string{"openCarts.lines"}, d.Truncated)
+	require.Contains(t, string(b), `"value":{"USD":"200.0000"}`, "what the cart is worth stays")
+
+	for i := range 200 {
+		require.Empty(t, s.Apply(ev(t, fmt.Sprint("t", i), i, identify(fmt.Sprintf(`{"trait %d":%q,"name":"short"}`, i, strings.Repeat("x", 8000)))), rules))
+	}
+	d, _ = encode()
+	require.Equal(t, []string{"openCarts.lines", "traits above 256 bytes"}, d.Truncated)
+	require.JSONEq(t, `{"name":"short"}`, text(t, d.Traits))
+}
+
 func BenchmarkApply(b *testing.B) {
 	events := []*event.Event{
 		ev(b, "a", 1, identify(`{"email":"a@x.example","name":"A","plan":"pro","address":{"city":"Warsaw"}}`)),

@@ -84,7 +84,8 @@ func (f *fold) Settle(key string, s *state, now time.Time) []keyed.Output {
 		f.log.Debug("audience is not decided", zap.Error(err), zap.String("profile", key))
 	}
 	f.metrics.profiles.Inc()
-	return append(f.output(nil, f.topics.ProfilesChanged(), key, &doc), f.memberships(key, changes)...)
+	b, err := doc.Encode()
+	return append(f.output(nil, f.topics.ProfilesChanged(), key, b, err), f.memberships(key, changes)...)
 }
 
 // Freeze takes the profile of a merged key back and ends its memberships: the profile it is now part of
@@ -101,16 +102,18 @@ func (f *fold) memberships(key string, changes []profile.AudienceChange) []keyed
 	var outs []keyed.Output
 	for i := range changes {
 		f.metrics.memberships.WithLabelValues(changes[i].Change).Inc()
-		outs = f.output(outs, f.topics.AudiencesChanged(), key, &changes[i])
+		b, err := json.Marshal(changes[i])
+		outs = f.output(outs, f.topics.AudiencesChanged(), key, b, err)
 	}
 	return outs
 }
 
-// output encodes v. It cannot fail: every JSON text in a state was checked when it was taken in.
-func (f *fold) output(outs []keyed.Output, topicName, key string, v any) []keyed.Output {
-	b, err := json.Marshal(v)
+// output adds a record with an encoded value. Encoding does not fail: every JSON text in a state was checked
+// when it was taken in. Should it do so, the state stands, and its next change is told.
+func (f *fold) output(outs []keyed.Output, topicName, key string, b []byte, err error) []keyed.Output {
 	if err != nil {
-		f.log.Error("profile can not be encoded", zap.Error(err), zap.String("profile", key))
+		f.metrics.unencoded.Inc()
+		f.log.Error("change of a profile can not be told", zap.Error(err), zap.String("profile", key))
 		return outs
 	}
 	return append(outs, keyed.Output{Topic: topicName, Key: key, Headers: schemaHeader(), Value: b})

@@ -21,6 +21,7 @@ type metrics struct {
 	commerce    prometheus.Counter
 	rejected    prometheus.Counter
 	ignored     prometheus.Counter
+	unencoded   prometheus.Counter
 	requests    *prometheus.HistogramVec // code
 }
 
@@ -38,6 +39,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		commerce:    counter("unreadable_commerce_total", "Order and cart events with a part that can not be read."),
 		rejected:    counter("rejected_events_total", "Events that can not be read at all."),
 		ignored:     counter("ignored_records_total", "Records of kinds that this version does not know."),
+		unencoded:   counter("unencoded_changes_total", "Changes that can not be written as JSON, a defect."),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "weft_builder_request_seconds", Help: "Time to answer a profile request.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5},
@@ -46,7 +48,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.profiles, m.memberships, m.evaluations, m.commerce, m.rejected, m.ignored, m.requests} {
+	for _, c := range []prometheus.Collector{m.profiles, m.memberships, m.evaluations, m.commerce, m.rejected, m.ignored, m.unencoded, m.requests} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
