@@ -2,9 +2,9 @@ package event
 
 // Filling is what the collector adds to an event where the sender left it out.
 type Filling struct {
-	Type      Type   // from the path of a single call: counts more than the body's; empty: the body's
-	MessageID string // if the body has none
-	Context   []byte // raw batch-level context object: members that the event's own context lacks are added; nil: none
+	Type      Type          // from the path of a single call: counts more than the body's; empty: the body's
+	MessageID func() string // called if the body has none; nil: then it stays without
+	Context   []byte        // raw batch-level context object: members that the event's own context lacks are added; nil: none
 }
 
 // edit replaces text[from:to).
@@ -23,6 +23,11 @@ func Compose(item []byte, fill Filling) ([]byte, error) {
 	if err != nil {
 		return nil, asError(err)
 	}
+	return compose(item, list, fill)
+}
+
+func compose(item []byte, list []member, fill Filling) ([]byte, error) {
+	var err error
 	typ := fill.Type
 	if typ == "" {
 		f := fields{typ: find(item, list, "type"), event: find(item, list, "event")}
@@ -32,22 +37,27 @@ func Compose(item []byte, fill Filling) ([]byte, error) {
 	}
 	var front []byte // members to stand before all others
 	var edits []edit
-	put := func(name, value string, keep func(raw []byte) bool) {
-		m := findMember(item, list, name)
-		switch {
-		case m == nil:
+	put := func(name string, m *member, value string) {
+		if m == nil {
 			front = append(appendString(front, name), ':')
 			front = append(appendString(front, value), ',')
-		case !keep(item[m.from:m.to]):
-			edits = append(edits, edit{m.from, m.to, appendString(nil, value)})
+			return
 		}
+		edits = append(edits, edit{m.from, m.to, appendString(nil, value)})
 	}
-	put("type", string(typ), func(raw []byte) bool { return textOf(raw) == string(typ) })
-	if fill.MessageID != "" {
-		put("messageId", fill.MessageID, func(raw []byte) bool {
-			s, err := scalar("messageId", raw)
-			return err != nil || s != "" // a faulty one is for Decode to name
-		})
+	if m := findMember(item, list, "type"); m == nil || textOf(item[m.from:m.to]) != string(typ) {
+		put("type", m, string(typ))
+	}
+	if fill.MessageID != nil {
+		m := findMember(item, list, "messageId")
+		missing := m == nil
+		if !missing {
+			s, err := scalar("messageId", item[m.from:m.to])
+			missing = err == nil && s == "" // a faulty one is for Decode to name
+		}
+		if missing {
+			put("messageId", m, fill.MessageID())
+		}
 	}
 	if fill.Context != nil {
 		context, at, err := mergeContext(item, list, fill.Context)

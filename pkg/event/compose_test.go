@@ -10,18 +10,20 @@ import (
 	"pgregory.net/rapid"
 )
 
+func is(id string) func() string { return func() string { return id } }
+
 func TestCompose(t *testing.T) {
 	for name, c := range map[string]struct {
 		item string
 		fill Filling
 		want string
 	}{
-		"nothing missing":      {`{"type":"page","messageId":"m","n":1.00}`, Filling{MessageID: "x"}, `{"type":"page","messageId":"m","n":1.00}`},
-		"digits and escapes":   {`{"a":900719925474099312345678901234,"a":"\u017b\/"}`, Filling{Type: Page, MessageID: "m"}, `{"type":"page","messageId":"m","a":900719925474099312345678901234,"a":"\u017b\/"}`},
-		"empty":                {` { } `, Filling{Type: Page, MessageID: "m"}, `{"type":"page","messageId":"m" } `},
-		"null id replaced":     {`{"messageId":null,"type":"page"}`, Filling{MessageID: "m"}, `{"messageId":"m","type":"page"}`},
-		"blank id replaced":    {`{"type":"page","messageId":" "}`, Filling{MessageID: "m"}, `{"type":"page","messageId":"m"}`},
-		"number kept":          {`{"type":"page","messageId":7}`, Filling{MessageID: "m"}, `{"type":"page","messageId":7}`},
+		"nothing missing":      {`{"type":"page","messageId":"m","n":1.00}`, Filling{MessageID: is("x")}, `{"type":"page","messageId":"m","n":1.00}`},
+		"digits and escapes":   {`{"a":900719925474099312345678901234,"a":"\u017b\/"}`, Filling{Type: Page, MessageID: is("m")}, `{"type":"page","messageId":"m","a":900719925474099312345678901234,"a":"\u017b\/"}`},
+		"empty":                {` { } `, Filling{Type: Page, MessageID: is("m")}, `{"type":"page","messageId":"m" } `},
+		"null id replaced":     {`{"messageId":null,"type":"page"}`, Filling{MessageID: is("m")}, `{"messageId":"m","type":"page"}`},
+		"blank id replaced":    {`{"type":"page","messageId":" "}`, Filling{MessageID: is("m")}, `{"type":"page","messageId":"m"}`},
+		"number kept":          {`{"type":"page","messageId":7}`, Filling{MessageID: is("m")}, `{"type":"page","messageId":7}`},
 		"path says more":       {`{"x":1,"type":"purchase"}`, Filling{Type: Track}, `{"x":1,"type":"track"}`},
 		"letter case":          {`{"type":"Track"}`, Filling{}, `{"type":"track"}`},
 		"type by event":        {`{"event":"E"}`, Filling{}, `{"type":"track","event":"E"}`},
@@ -31,9 +33,9 @@ func TestCompose(t *testing.T) {
 		"own keys win":         {`{"context":{"a":2,"\u0062":3},"type":"page"}`, Filling{Context: []byte(`{"a":1,"b":1,"c":{"d":1.10}}`)}, `{"context":{"a":2,"\u0062":3,"c":{"d":1.10}},"type":"page"}`},
 		"own context empty":    {`{"context":{ },"type":"page"}`, Filling{Context: []byte(`{"a":1,"b":2}`)}, `{"context":{ "a":1,"b":2},"type":"page"}`},
 		"nothing to merge":     {`{"context":{"a":2},"type":"page"}`, Filling{Context: []byte(`{"a":1}`)}, `{"context":{"a":2},"type":"page"}`},
-		"all at once":          {`{"context":{"a":2},"type":"PAGE","messageId":null,"z":1}`, Filling{MessageID: `m"1`, Context: []byte(`{"b":1}`)}, `{"context":{"a":2,"b":1},"type":"page","messageId":"m\"1","z":1}`},
+		"all at once":          {`{"context":{"a":2},"type":"PAGE","messageId":null,"z":1}`, Filling{MessageID: is(`m"1`), Context: []byte(`{"b":1}`)}, `{"context":{"a":2,"b":1},"type":"page","messageId":"m\"1","z":1}`},
 		"batch context empty":  {`{"type":"page"}`, Filling{Context: []byte(`{}`)}, `{"type":"page"}`},
-		"line separators kept": {"{\"type\":\"page\",\"x\":\"a\u2028b\"}", Filling{MessageID: "m"}, "{\"messageId\":\"m\",\"type\":\"page\",\"x\":\"a\u2028b\"}"},
+		"line separators kept": {"{\"type\":\"page\",\"x\":\"a\u2028b\"}", Filling{MessageID: is("m")}, "{\"messageId\":\"m\",\"type\":\"page\",\"x\":\"a\u2028b\"}"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := bytes.Clone([]byte(c.item))
@@ -46,7 +48,7 @@ func TestCompose(t *testing.T) {
 	for item, want := range map[string]string{
 		`{}`: MissingType, `{"type":"x"}`: UnknownType, `[`: InvalidJSON, `1`: InvalidType, `{"type":"page","context":1}`: InvalidType,
 	} {
-		_, err := Compose([]byte(item), Filling{MessageID: "m", Context: []byte(`{"a":1}`)})
+		_, err := Compose([]byte(item), Filling{MessageID: is("m"), Context: []byte(`{"a":1}`)})
 		require.Equal(t, want, Reason(err, ""), item)
 	}
 }
@@ -91,7 +93,7 @@ func FuzzCompose(f *testing.F) {
 		if !json.Valid(context) || context[skipSpace(context, 0)] != '{' {
 			context = nil
 		}
-		fill := Filling{Type: types[int(which)%len(types)], MessageID: id, Context: bytes.TrimSpace(context)}
+		fill := Filling{Type: types[int(which)%len(types)], MessageID: is(id), Context: bytes.TrimSpace(context)}
 		if context == nil {
 			fill.Context = nil
 		}
@@ -106,6 +108,14 @@ func FuzzCompose(f *testing.F) {
 		if !json.Valid(out) {
 			t.Fatalf("%q became %q", item, out)
 		}
+		whole, err := Complete(item, fill, Meta{ReceivedAt: received})
+		parts, err2 := Decode(out, Meta{ReceivedAt: received})
+		if Reason(err, "") != Reason(err2, "") || err == nil && (!bytes.Equal(whole.Body, out) || whole.MessageID != parts.MessageID || whole.Name != parts.Name) {
+			t.Fatalf("Complete differs: %v, %v", err, err2)
+		}
+		if strings.TrimSpace(id) == "" {
+			return // nobody composes with such an id
+		}
 		again, err := Compose(out, fill)
 		if err != nil || !bytes.Equal(again, out) {
 			t.Fatalf("composing twice: %q, then %q (%v)", out, again, err)
@@ -114,16 +124,16 @@ func FuzzCompose(f *testing.F) {
 		if err != nil {
 			return
 		}
-		is, err := Decode(out, Meta{ReceivedAt: received})
+		now, err := Decode(out, Meta{ReceivedAt: received})
 		if err != nil {
 			if Reason(err, "") == InvalidType || Reason(err, "") == TooDeep || Reason(err, "") == InvalidUTF8 || Reason(err, "") == IDTooLong {
 				return // by the batch's context, or a name of the new type
 			}
 			t.Fatalf("%q became %q: %v", item, out, err)
 		}
-		if was.UserID != is.UserID || was.AnonymousID != is.AnonymousID || was.GroupID != is.GroupID || !was.Time.Equal(is.Time) ||
-			!bytes.Equal(was.properties, is.properties) || !bytes.Equal(was.traits, is.traits) ||
-			was.MessageID != "" && was.MessageID != is.MessageID || was.Type == is.Type && was.Name != is.Name {
+		if was.UserID != now.UserID || was.AnonymousID != now.AnonymousID || was.GroupID != now.GroupID || !was.Time.Equal(now.Time) ||
+			!bytes.Equal(was.properties, now.properties) || !bytes.Equal(was.traits, now.traits) ||
+			was.MessageID != "" && was.MessageID != now.MessageID || was.Type == now.Type && was.Name != now.Name {
 			t.Fatalf("%q became %q", item, out)
 		}
 	})

@@ -121,6 +121,28 @@ func Decode(body []byte, m Meta) (*Event, error) {
 	if err != nil {
 		return nil, asError(err)
 	}
+	return fromScan(body, list, deepest, m)
+}
+
+// Complete is Compose and then Decode in one pass where nothing is missing, for the collector: the event's Body
+// is what Compose returns.
+func Complete(item []byte, fill Filling, m Meta) (*Event, error) {
+	var room [24]member
+	list, deepest, err := scanObject(item, room[:0])
+	if err != nil {
+		return nil, asError(err)
+	}
+	body, err := compose(item, list, fill)
+	if err != nil {
+		return nil, err
+	}
+	if len(body) != len(item) || &body[0] != &item[0] { // it was changed
+		return Decode(body, m)
+	}
+	return fromScan(body, list, deepest, m)
+}
+
+func fromScan(body []byte, list []member, deepest int, m Meta) (*Event, error) {
 	if deepest > MaxDepth {
 		return nil, &Error{Reason: TooDeep, Detail: fmt.Sprintf("nested %d deep, at most %d", deepest, MaxDepth)}
 	}
@@ -131,6 +153,7 @@ func Decode(body []byte, m Meta) (*Event, error) {
 	f.read(body, list)
 
 	e := &Event{Meta: m, Body: body}
+	var err error
 	if e.Type, err = typeOf(&f); err != nil {
 		return nil, err
 	}

@@ -52,6 +52,9 @@ func parseCompact(s string) (time.Time, bool) {
 }
 
 func parseUnix(s string) (time.Time, bool) {
+	if strings.Trim(s, "0123456789.") != "" { // what follows allocates for its error
+		return time.Time{}, false
+	}
 	whole, fraction, _ := strings.Cut(s, ".")
 	n, err := strconv.ParseInt(whole, 10, 64)
 	if err != nil || n < 0 {

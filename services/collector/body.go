@@ -51,8 +51,13 @@ var (
 	errIncomplete   = errors.New("request ended early")
 )
 
-// firstBuffer is what a body of unknown length begins with; most requests of browsers fit.
-const firstBuffer = 4 << 10
+const (
+	// firstBuffer is what a body of unknown length begins with; most requests of browsers fit.
+	firstBuffer = 4 << 10
+	// maxFirstBuffer bounds what is set aside on the word of Content-Length alone: otherwise a few silent
+	// connections that announce much could keep everybody out.
+	maxFirstBuffer = 64 << 10
+)
 
 // reader reads request bodies. Safe for concurrent use.
 type reader struct {
@@ -141,9 +146,10 @@ func (t *tracked) ReadByte() (byte, error) {
 
 // all reads to the end, at most r.max bytes.
 func (r *reader) all(source io.Reader, length int64, room *lease) ([]byte, error) {
-	size := firstBuffer
+	size, whole := firstBuffer, r.max+1 // one more than allowed, to see that there is more
 	if length >= 0 {
-		size = int(min(length, int64(r.max))) + 1 // one more, to see the end without growing
+		whole = int(min(length, int64(r.max))) + 1 // one more, to see the end without growing
+		size = min(whole, maxFirstBuffer)
 	}
 	if !room.grow(size) {
 		return nil, errNoRoom
@@ -163,6 +169,9 @@ func (r *reader) all(source io.Reader, length int64, room *lease) ([]byte, error
 		}
 		if len(out) == cap(out) {
 			size := min(2*cap(out), r.max+1)
+			if cap(out) < whole {
+				size = min(size, whole)
+			}
 			if !room.grow(size) { // the old buffer lives on until the copy is made
 				return nil, errNoRoom
 			}

@@ -255,7 +255,7 @@ func (d *door) records(req event.Request, ep endpoint, src sourceOf, received ti
 		if req.Batch {
 			place = "batch[" + strconv.Itoa(i) + "]"
 		}
-		recs[i] = d.intake.take(item, meta, event.Filling{Type: ep.typ, MessageID: newMessageID(), Context: req.Context}, path, place)
+		recs[i] = d.intake.take(item, meta, event.Filling{Type: ep.typ, MessageID: newMessageID, Context: req.Context}, path, place)
 		n := len(recs[i].Value)
 		if grown += n; grown > maxGrowth*d.cfg.MaxRequestBytes {
 			return nil, &event.Error{Reason: event.TooLarge, Path: "context", Detail: "with the batch-level context in every event the batch becomes too large; send smaller batches"}

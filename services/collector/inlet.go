@@ -267,7 +267,7 @@ func (in *inlet) record(rec *stream.Record) record {
 		meta.MessageID = id
 		r = in.intake.reject(rec.Value, meta, nil, err, origin, "")
 	} else {
-		r = in.intake.take(body, meta, event.Filling{MessageID: id}, origin, "")
+		r = in.intake.take(body, meta, event.Filling{MessageID: func() string { return id }}, origin, "")
 		if r.reason != "" {
 			r.Value = rec.Value[:min(len(rec.Value), in.intake.cfg.MaxEventBytes)] // the bytes as they came
 		}

@@ -47,31 +47,27 @@ type record struct {
 // place is put before its error.
 func (in *intake) take(item []byte, meta event.Meta, fill event.Filling, origin, place string) record {
 	reject := func(why error) record {
-		if meta.MessageID == "" {
-			meta.MessageID = fill.MessageID // its own could not be read
+		if meta.MessageID == "" && fill.MessageID != nil {
+			meta.MessageID = fill.MessageID() // its own could not be read
 		}
 		return in.reject(item, meta, nil, why, origin, place)
 	}
 	if len(item) > in.cfg.MaxEventBytes {
 		return reject(in.tooLarge(item))
 	}
-	body, err := event.Compose(item, fill)
+	e, err := event.Complete(item, fill, meta)
 	if err != nil {
 		return reject(err)
 	}
-	if len(body) > in.cfg.MaxEventBytes {
-		return reject(in.tooLarge(body))
-	}
-	e, err := event.Decode(body, meta)
-	if err != nil {
-		return reject(err)
+	if len(e.Body) > in.cfg.MaxEventBytes {
+		return reject(in.tooLarge(e.Body))
 	}
 	if err := e.Validate(); err != nil {
 		return in.reject(item, e.Meta, e.Key(), err, origin, place)
 	}
 	m := e.Meta
 	m.Historical = m.Historical || e.SaysHistorical() || m.ReceivedAt.Sub(e.Time) > in.cfg.HistoricalAfter
-	return record{Record: stream.Record{Key: e.Key(), Value: body, Headers: topic.MetaHeaders(m)}, meta: m}
+	return record{Record: stream.Record{Key: e.Key(), Value: e.Body, Headers: topic.MetaHeaders(m)}, meta: m}
 }
 
 func (in *intake) tooLarge(item []byte) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -23,7 +24,7 @@ type captured struct {
 
 func traffic(t testing.TB, file string) []captured {
 	t.Helper()
-	text, err := os.ReadFile("testdata/" + file)
+	text, err := os.ReadFile(filepath.Join("testdata", filepath.Base(file))) //nolint:gosec // a name in this file
 	require.NoError(t, err)
 	var all []captured
 	for _, line := range bytes.Split(bytes.TrimSpace(text), []byte("\n")) {
