@@ -303,7 +303,9 @@ func TestBatcherGivesUp(t *testing.T) {
 	}, patience, time.Millisecond)
 	h.Remove()
 	require.NoError(t, b.Send(ctx, []byte("k"), []byte("kept"), nil))
-	require.Equal(t, []string{"kept"}, values(readAll(t, c, n, 0, 0, end(t, c, n))))
+	written := values(readAll(t, c, n, 0, 0, end(t, c, n)))
+	require.Contains(t, written, "kept")
+	require.LessOrEqual(t, len(written), 2, "one that was on the wire when it was given up may have been written, not those behind it")
 
 	// At the end what waits is still tried, for the drain time, and then answered.
 	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: n, Err: kerr.NotEnoughReplicas, Count: -1})
