@@ -1,7 +1,8 @@
 // Package event is the envelope of one customer event in the Segment spec: decode, normalise, validate,
 // and the identifiers it carries.
 //
-// It owns: the shape of an event, which calls are valid, how times, nulls and letter cases are read. It
+// It owns: the shape of an event, which calls are valid, how times, nulls and letter cases are read, and how
+// records of another shape are mapped to events (Mapping). It
 // guarantees that digits, key order and escapes of what it does not understand are passed through
 // unchanged (the body is never re-encoded). It does no I/O, takes the clock as an argument and imports
 // nothing else of Weft.

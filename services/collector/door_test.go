@@ -400,6 +400,34 @@ func TestBytesInFlightAreBounded(t *testing.T) {
 	require.Zero(t, f.budget.used.Load())
 }
 
+func TestAnAnnouncedLengthReservesLittle(t *testing.T) {
+	f := newFixture(t)
+	var held int64
+	read := readFunc(func([]byte) (int, error) {
+		held = f.budget.used.Load()
+		return 0, io.ErrUnexpectedEOF
+	})
+	body := io.MultiReader(strings.NewReader(`{"x":1`), read)
+	_, err := f.reader.read(body, 4<<20, &lease{b: f.budget})
+	require.ErrorIs(t, err, errIncomplete)
+	require.LessOrEqual(t, held, int64(maxFirstBuffer))
+	for _, n := range []int{0, 1, 2, 4095, 4096, 65535, 65536, 65537, 200_000, f.cfg.MaxRequestBytes - 1, f.cfg.MaxRequestBytes} {
+		for _, length := range []int64{int64(n), -1} {
+			room := &lease{b: &budget{max: 1 << 30}}
+			got, err := f.reader.read(strings.NewReader(strings.Repeat(" ", n)), length, room)
+			require.NoError(t, err)
+			require.Len(t, got, n)
+			require.Equal(t, int64(cap(got)), room.held)
+		}
+	}
+	_, err = f.reader.read(strings.NewReader(strings.Repeat(" ", f.cfg.MaxRequestBytes+1)), -1, &lease{b: &budget{max: 1 << 30}})
+	require.ErrorIs(t, err, errBodyTooLarge)
+}
+
+type readFunc func([]byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
 func TestKafkaAwayIs503(t *testing.T) {
 	f := newFixture(t, func(c *config.Collector) { c.ProduceTimeout = 20 * time.Millisecond })
 	away := func([]stream.Record) error { return errors.New("no broker") }
