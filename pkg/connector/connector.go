@@ -56,6 +56,7 @@ const (
 type Error struct {
 	Class      Class
 	RetryAfter time.Duration // the receiver's wish, 0 if it had none
+	Own        bool          // the trouble is this message's alone: others may well pass
 	Err        error
 }
 

@@ -38,8 +38,8 @@ type Decider struct {
 	Suppressed func(address string) bool
 	// Channels are those that can deliver.
 	Channels map[string]bool
-	// Unsubscribe makes the signed link for a person, brand and channel.
-	Unsubscribe func(profile, brand, channel string) string
+	// Unsubscribe makes the signed link of a message, of which subject and body are not written yet.
+	Unsubscribe func(r *Request) string
 }
 
 // Result is what an event, timer or merge led to.
@@ -355,20 +355,19 @@ func deliverable(address string) bool {
 
 // request makes the message; false if it cannot be rendered, which is a receipt.
 func (r *run) request(in *Instance, j *Journey, cart *commerce.Cart) bool {
-	link := r.Unsubscribe(r.profile, r.name, j.Channel)
-	input := NewInput(r.name, Person{FirstName: r.s.FirstName.Value, Email: r.s.Email.Value}, *cart, link)
-	m, err := Render(j, input)
+	req := Request{
+		ID: messageID(in.Receipt), Receipt: in.Receipt, Journey: in.Journey, Version: in.Version, Brand: r.name,
+		Profile: r.profile, Channel: j.Channel, Purpose: j.Purpose, From: j.From, ReplyTo: j.ReplyTo, To: r.s.Email.Value,
+		Cart:    RequestCart{receiptCart(in.Cart, cart), cart.Lines[:min(len(cart.Lines), MaxLines)]},
+		ArmedAt: in.ArmedAt, DueAt: r.b.dueAt(in), DecidedAt: r.now,
+	}
+	link := r.Unsubscribe(&req)
+	m, err := Render(j, NewInput(r.name, Person{FirstName: r.s.FirstName.Value, Email: req.To}, *cart, link))
 	if err != nil {
 		r.receipt(in, cart, Failed, ReasonTemplate, err.Error())
 		return false
 	}
-	req := Request{
-		ID: messageID(in.Receipt), Receipt: in.Receipt, Journey: in.Journey, Version: in.Version, Brand: r.name,
-		Profile: r.profile, Channel: j.Channel, Purpose: j.Purpose, From: j.From, ReplyTo: j.ReplyTo,
-		To: r.s.Email.Value, Subject: m.Subject, Text: m.Text, HTML: m.HTML,
-		Cart:    RequestCart{receiptCart(in.Cart, cart), cart.Lines[:min(len(cart.Lines), MaxLines)]},
-		ArmedAt: in.ArmedAt, DueAt: r.b.dueAt(in), DecidedAt: r.now,
-	}
+	req.Subject, req.Text, req.HTML = m.Subject, m.Text, m.HTML
 	if link != "" {
 		req.Headers = map[string]string{
 			"List-Unsubscribe":      "<" + link + ">",

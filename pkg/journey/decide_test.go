@@ -50,7 +50,7 @@ func decider(js ...*journey.Journey) *journey.Decider {
 		},
 		Suppressed:  func(a string) bool { return strings.EqualFold(a, "never@example.com") },
 		Channels:    map[string]bool{"email": true},
-		Unsubscribe: func(profile, brand, channel string) string { return "https://u.example/" + profile + "/" + brand + "/" + channel },
+		Unsubscribe: func(r *journey.Request) string { return "https://u.example/" + r.Profile + "/" + r.Brand + "/" + r.Channel },
 	}
 }
 

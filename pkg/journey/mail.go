@@ -22,8 +22,9 @@ const (
 	MaxLines = 30
 	// maxText is the most characters of any text of a customer or product in a message.
 	maxText = 200
-	// maxBytes is the most that one part of a message may have: Gmail cuts a mail at 102 KB.
-	maxBytes = 200 << 10
+	// maxBytes is the most that one part of a message may have: Gmail cuts a mail at 102 KB. Both parts,
+	// escaped as JSON, stay below Kafka's 1 MiB.
+	maxBytes = 120 << 10
 	// maxSubject is the longest subject, by RFC 5322's limit for a line.
 	maxSubject = 900
 )

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -18,7 +17,7 @@ import (
 // Check reads a journey file and checks it. A file that cannot be read is one fault without a line. The
 // journey is nil if there is any fault.
 func Check(path string) (*Journey, []Fault) {
-	b, err := os.ReadFile(filepath.Clean(path))
+	b, err := os.ReadFile(path) //nolint:gosec // the user's own file
 	if err != nil {
 		return nil, []Fault{{File: path, Message: err.Error()}}
 	}

@@ -63,7 +63,7 @@ func New(cfg config.SMTP) (*Sender, error) {
 		return nil, errors.New("activator.smtp.timeout: want more than 0")
 	}
 	if cfg.PasswordFile != "" {
-		b, err := os.ReadFile(cfg.PasswordFile)
+		b, err := os.ReadFile(cfg.PasswordFile) //nolint:gosec // the path is the operator's configuration
 		if err != nil {
 			return nil, fmt.Errorf("activator.smtp.password_file: %w", err)
 		}
@@ -201,8 +201,13 @@ func classify(err error, what string) error {
 	if errors.As(err, &answer) && answer.Code >= 500 && answer.Code < 600 {
 		return connector.Fail(connector.Permanent, "%s: %d %w", what, answer.Code, err)
 	}
-	return connector.Fail(connector.Transient, "%s: %w", what, err)
+	e := connector.Fail(connector.Transient, "%s: %w", what, err)
+	e.Own = answer != nil && answer.Code != serviceClosing
+	return e
 }
+
+// serviceClosing is the answer of a server that shuts down, to whatever it was asked (RFC 5321 3.8).
+const serviceClosing = 421
 
 func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII })

@@ -1,0 +1,93 @@
+package activator
+
+import (
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/weft-cdp/weft/pkg/event"
+	"github.com/weft-cdp/weft/pkg/journey"
+	"github.com/weft-cdp/weft/pkg/keyed"
+	"github.com/weft-cdp/weft/pkg/topic"
+)
+
+// fold is the decide stage: package journey's rules as a keyed.Fold. It reads the rulebook anew at every
+// call, so that a reload takes effect with the next record.
+type fold struct {
+	topics  topic.Set
+	rules   *rulebook
+	metrics *metrics
+	log     *zap.Logger
+}
+
+var _ keyed.Fold[journey.State] = (*fold)(nil)
+
+// Apply folds one event. Other kinds than events (merges never come here) mean nothing to this version.
+func (f *fold) Apply(key string, s *journey.State, r keyed.Record, now time.Time) []keyed.Output {
+	if r.Kind != topic.KindEvent {
+		f.metrics.ignored.Inc()
+		f.log.Debug("record of another kind is ignored", zap.String("kind", string(r.Kind)), zap.String("profile", key))
+		return nil
+	}
+	e, err := event.Decode(r.Value, r.Meta)
+	if err != nil {
+		f.metrics.rejected.Inc()
+		return []keyed.Output{keyed.Reject(r, topic.StageDecide, event.Reason(err, "invalid_event"), err, f.topics)}
+	}
+	res := f.rules.decider().Observe(key, s, e, now)
+	if res.Unreadable != nil {
+		f.metrics.commerce.Inc()
+		f.log.Debug("part of a cart or order event is left out", zap.Error(res.Unreadable), zap.String("source", e.Source), zap.String("message_id", e.MessageID))
+	}
+	return f.outputs(key, &res)
+}
+
+// Due is when the person's first cart wants to be decided.
+func (f *fold) Due(s *journey.State) (time.Time, bool) { return s.Due() }
+
+// Timer decides what is due.
+func (f *fold) Timer(key string, s *journey.State, now time.Time) []keyed.Output {
+	res := f.rules.decider().Fire(key, s, now)
+	return f.outputs(key, &res)
+}
+
+// Merge unites two people.
+func (f *fold) Merge(key string, into *journey.State, from journey.State, now time.Time) []keyed.Output {
+	res := f.rules.decider().Merge(key, into, from, now)
+	return f.outputs(key, &res)
+}
+
+func (f *fold) outputs(key string, res *journey.Result) []keyed.Output {
+	f.metrics.armed.Add(float64(res.Armed))
+	outs := make([]keyed.Output, 0, len(res.Requests)+len(res.Receipts))
+	for i := range res.Requests {
+		r := &res.Requests[i]
+		f.metrics.requested.WithLabelValues(r.Channel).Inc()
+		outs = f.output(outs, f.topics.ActivationsRequested(), key, r.Brand, r)
+	}
+	for i := range res.Receipts {
+		r := &res.Receipts[i]
+		f.metrics.settled.WithLabelValues(r.Outcome, r.Reason).Inc()
+		outs = f.output(outs, f.topics.ActivationsSettled(), key, r.Brand, r)
+	}
+	return outs
+}
+
+// output encodes v. It cannot fail: requests and receipts are texts, numbers and decimals.
+func (f *fold) output(outs []keyed.Output, topicName, key, brand string, v any) []keyed.Output {
+	b, err := journey.Encode(v)
+	if err != nil {
+		f.log.Error("decision can not be encoded", zap.Error(err), zap.String("profile", key))
+		return outs
+	}
+	return append(outs, keyed.Output{Topic: topicName, Key: key, Headers: headers(brand), Value: b})
+}
+
+func headers(brand string) []topic.Header {
+	hs := []topic.Header{{Key: topic.HeaderSchema, Value: []byte(strconv.Itoa(topic.SchemaVersion))}}
+	if brand != "" {
+		hs = append(hs, topic.Header{Key: topic.HeaderBrand, Value: []byte(brand)})
+	}
+	return hs
+}
