@@ -139,7 +139,7 @@ func (c *Client) Exec(ctx context.Context, sql string, args ...any) error {
 	return nil
 }
 
-// Select reads the rows of a query into dest, a pointer to a slice of structs with `ch` tags or of scalars.
+// Select reads the rows of a query into dest, a pointer to a slice of structs with `ch` tags.
 // ${database} is filled in.
 func (c *Client) Select(ctx context.Context, dest any, sql string, args ...any) error {
 	if err := c.conn.Select(ctx, dest, c.fill(sql), args...); err != nil {
