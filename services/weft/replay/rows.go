@@ -157,7 +157,10 @@ func (x *rows) event(rec record, sum [sha256.Size]byte) (body, key []byte, err e
 			return nil, nil, err
 		}
 	}
-	fill := event.Filling{MessageID: id}
+	var fill event.Filling
+	if id != "" {
+		fill.MessageID = func() string { return id }
+	}
 	if x.historical {
 		fill.Context = []byte(`{"historical":true}`)
 	}
@@ -172,7 +175,8 @@ func (x *rows) event(rec record, sum [sha256.Size]byte) (body, key []byte, err e
 		return nil, nil, err
 	}
 	if e.MessageID == "" {
-		if body, err = event.Compose(body, event.Filling{MessageID: rowID(sum, x.occurrence(sum))}); err != nil {
+		own := func() string { return rowID(sum, x.occurrence(sum)) }
+		if body, err = event.Compose(body, event.Filling{MessageID: own}); err != nil {
 			return nil, nil, err
 		}
 	}
