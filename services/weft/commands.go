@@ -1,0 +1,25 @@
+package main
+
+import "github.com/spf13/cobra"
+
+// commands lists every command; each is a file of its own.
+func commands(a *app) []*cobra.Command {
+	return []*cobra.Command{
+		newUpCommand(a),
+
+		newCollectorCommand(a),
+		newStitcherCommand(a),
+		newBuilderCommand(a),
+		newActivatorCommand(a),
+		newWriterCommand(a),
+
+		newCheckCommand(a),
+		newConfigCommand(),
+		newJourneyCommand(a),
+		newTopicsCommand(a),
+		newVersionCommand(),
+
+		newGuardCommand(),
+		newClickHouseCommand(),
+	}
+}

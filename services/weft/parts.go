@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/daemon"
+	"github.com/weft-cdp/weft/pkg/store"
+	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/pkg/warehouse"
+	"github.com/weft-cdp/weft/schemas/clickhouse"
+	"github.com/weft-cdp/weft/services/activator"
+	"github.com/weft-cdp/weft/services/collector"
+	stitcher "github.com/weft-cdp/weft/services/identity-stitcher"
+	writer "github.com/weft-cdp/weft/services/journey-writer"
+	builder "github.com/weft-cdp/weft/services/profile-builder"
+)
+
+// The names of the services, as in commands, logs and health.
+const (
+	nameCollector = "collector"
+	nameStitcher  = "identity-stitcher"
+	nameBuilder   = "profile-builder"
+	nameActivator = "activator"
+	nameWriter    = "journey-writer"
+)
+
+// connections are the clients that the services of a process share.
+type connections struct {
+	stream    *stream.Client
+	store     *store.Client
+	warehouse *warehouse.Client
+}
+
+// needs says which connections a service wants.
+type needs struct{ store, warehouse bool }
+
+// connect makes the clients, which connect when they are first used, and has them closed with the process.
+func connect(f *daemon.Frame, cfg config.Config, n needs) (connections, error) {
+	var c connections
+	var err error
+	if len(cfg.Kafka.Brokers) == 0 {
+		return c, missing("kafka.brokers")
+	}
+	if n.store && len(cfg.Redis.Addresses) == 0 {
+		return c, missing("redis.addresses")
+	}
+	if n.warehouse && len(cfg.ClickHouse.Addresses) == 0 {
+		return c, missing("clickhouse.addresses")
+	}
+	if c.stream, err = stream.New(cfg.Kafka, f.Log.Named("stream")); err != nil {
+		return c, fmt.Errorf("kafka: %w", err)
+	}
+	f.OnClose("kafka client", func(context.Context) error { c.stream.Close(); return nil })
+	if n.store {
+		if c.store, err = store.New(cfg.Redis, f.Log.Named("store")); err != nil {
+			return c, fmt.Errorf("redis: %w", err)
+		}
+		f.OnClose("redis client", func(context.Context) error { return c.store.Close() })
+	}
+	if n.warehouse {
+		if c.warehouse, err = warehouse.Open(cfg.ClickHouse); err != nil {
+			return c, fmt.Errorf("clickhouse: %w", err)
+		}
+		f.OnClose("clickhouse client", func(context.Context) error { return c.warehouse.Close() })
+	}
+	return c, nil
+}
+
+func missing(path string) error {
+	return fmt.Errorf("%s is empty: give it in the file or as %s, or let 'weft up' start its own", path, config.EnvName(path))
+}
+
+// readier is what every service offers beside Run.
+type readier interface {
+	daemon.Service
+	Ready() error
+}
+
+func named(name string, s readier) daemon.Named {
+	return daemon.Named{Name: name, Service: s, Ready: s.Ready}
+}
+
+// A maker builds one service of a process.
+type maker func(f *daemon.Frame, cfg config.Config, c connections) (daemon.Named, error)
+
+func makeCollector(f *daemon.Frame, cfg config.Config, c connections) (daemon.Named, error) {
+	s, err := collector.New(cfg, collector.Deps{
+		Stream: c.stream, Log: f.Log.Named(nameCollector), Metrics: f.Metrics, Now: time.Now,
+	})
+	if err != nil {
+		return daemon.Named{}, err
+	}
+	return named(nameCollector, s), nil
+}
+
+func makeStitcher(f *daemon.Frame, cfg config.Config, c connections) (daemon.Named, error) {
+	s, err := stitcher.New(cfg, stitcher.Deps{
+		Stream: c.stream, Store: c.store, Log: f.Log.Named(nameStitcher), Metrics: f.Metrics, Now: time.Now,
+	})
+	if err != nil {
+		return daemon.Named{}, err
+	}
+	return named(nameStitcher, s), nil
+}
+
+func makeBuilder(f *daemon.Frame, cfg config.Config, c connections) (daemon.Named, error) {
+	s, err := builder.New(cfg, builder.Deps{
+		Stream: c.stream, Store: c.store, Log: f.Log.Named(nameBuilder), Metrics: f.Metrics, Now: time.Now,
+	})
+	if err != nil {
+		return daemon.Named{}, err
+	}
+	return named(nameBuilder, s), nil
+}
+
+func makeActivator(f *daemon.Frame, cfg config.Config, c connections) (daemon.Named, error) {
+	s, err := activator.New(cfg, activator.Deps{
+		Stream: c.stream, Store: c.store, Log: f.Log.Named(nameActivator), Metrics: f.Metrics, Now: time.Now,
+	})
+	if err != nil {
+		return daemon.Named{}, err
+	}
+	return named(nameActivator, s), nil
+}
+
+func makeWriter(f *daemon.Frame, cfg config.Config, c connections) (daemon.Named, error) {
+	s, err := writer.New(cfg, writer.Deps{
+		Stream: c.stream, Warehouse: c.warehouse, Log: f.Log.Named(nameWriter), Metrics: f.Metrics, Now: time.Now,
+	})
+	if err != nil {
+		return daemon.Named{}, err
+	}
+	return named(nameWriter, migrated{s, c.warehouse, f.Log}), nil
+}
+
+// migrated applies the schema before journey-writer starts, and waits for a ClickHouse that is not there yet.
+type migrated struct {
+	readier
+	warehouse *warehouse.Client
+	log       *zap.Logger
+}
+
+// migratePause spaces attempts to reach ClickHouse: short enough that nobody waits for one that has come up.
+const migratePause = time.Second
+
+func (m migrated) Run(ctx context.Context) error {
+	for {
+		err := m.warehouse.Ping(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		m.log.Warn("clickhouse is not reached yet", zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(migratePause):
+		}
+	}
+	if err := m.warehouse.Migrate(ctx, clickhouse.Files, m.log); err != nil {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return nil
+		}
+		return fmt.Errorf("apply the schema: %w", err)
+	}
+	return m.readier.Run(ctx)
+}
