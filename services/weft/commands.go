@@ -5,6 +5,7 @@ import "github.com/spf13/cobra"
 // commands lists every command; each is a file of its own.
 func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
+		newDemoCommand(a),
 		newUpCommand(a),
 
 		newCollectorCommand(a),
@@ -13,9 +14,11 @@ func commands(a *app) []*cobra.Command {
 		newActivatorCommand(a),
 		newWriterCommand(a),
 
+		newAuditCommand(a),
 		newCheckCommand(a),
 		newConfigCommand(),
 		newJourneyCommand(a),
+		newReplayCommand(a),
 		newTopicsCommand(a),
 		newVersionCommand(),
 

@@ -71,7 +71,7 @@ func printTopics(ctx context.Context, out io.Writer, client *stream.Client, cfg 
 		_, _ = fmt.Fprintf(w, "%s\t%d partitions\t%s\n", s.Name, s.Partitions, state) // Flush tells
 	}
 	for _, in := range cfg.Collector.Inlets {
-		state := "yours"
+		var state string
 		if n, err := client.PartitionCount(ctx, in.Topic); errors.Is(err, stream.ErrUnknownTopic) {
 			state = "yours; does not exist yet"
 		} else if err != nil {
