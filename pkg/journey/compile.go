@@ -56,6 +56,11 @@ func (c *compiled) fileLine(n int) int {
 	return c.node.Line
 }
 
+// lineOf is the line of the part that a node of its template stands on.
+func (c *compiled) lineOf(n parse.Node) int {
+	return 1 + strings.Count(c.src[:min(int(n.Position()), len(c.src))], "\n")
+}
+
 // templateError is how text/template and html/template name a place: "template: NAME:LINE[:COLUMN]: ".
 var templateError = regexp.MustCompile(`(?s)^(?:html/)?template: ?[^:]*:(\d+)(?::\d+)?: (.*)$`)
 
@@ -110,7 +115,12 @@ func (c *compiled) compileHTML() *htmltemplate.Template {
 		if err := t.Execute(&b, in); err != nil {
 			var he *htmltemplate.Error
 			if errors.As(err, &he) {
-				c.fault(c.fileLine(he.Line), c.field, "%s", he.Description)
+				line := he.Line
+				if line == 0 && he.Node != nil {
+					line = c.lineOf(he.Node)
+				}
+				what, _, _ := strings.Cut(he.Description, ": {state") // the escaper's inner state says nothing to a marketer
+				c.fault(c.fileLine(line), c.field, "%s", what)
 			} else {
 				c.report(err)
 			}
@@ -268,8 +278,7 @@ func (w *walker) chain(n parse.Node, t reflect.Type, names []string) reflect.Typ
 				continue
 			}
 		}
-		line := 1 + strings.Count(w.c.src[:min(int(n.Position()), len(w.c.src))], "\n")
-		w.c.fault(w.c.fileLine(line), w.c.field, "%s: there is no %s%s", n, name, having(t))
+		w.c.fault(w.c.fileLine(w.c.lineOf(n)), w.c.field, "%s: there is no %s%s", n, name, having(t))
 		return nil
 	}
 	return t

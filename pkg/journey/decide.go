@@ -22,8 +22,6 @@ const (
 	maxOverdue = 72 * time.Hour
 	// lookupPause is the wait before a journey's version is asked for again when it could not be read.
 	lookupPause = 5 * time.Second
-	// skewRoom is what the times of a sender whose clock is ahead are squeezed into; see happened.
-	skewRoom = time.Second
 )
 
 // Decider is the rules, with what they read besides a person's state. It is immutable and safe for
@@ -68,16 +66,19 @@ type run struct {
 	res           *Result
 }
 
-// happened is when an event took place, for carts and activity: its own time, but never later than its
-// receipt. A browser's clock may be ahead by minutes; taken as it stands, its cart would look younger
-// than the order placed after it. The order of what such a sender sends is kept: up to MaxFuture ahead is
-// squeezed into the last second before the receipt.
+// happened is when an event took place, for carts, activity and answers: its own time, but never later
+// than its receipt. A browser's clock may be ahead by minutes; taken as it stands, its cart would look
+// younger than the order placed after it. Where the sender said when it sent, by the same clock, the whole
+// of what it sent is set right by that, so that its order is kept.
 func happened(e *event.Event) int64 {
-	ahead := e.Time.Sub(e.ReceivedAt)
-	if ahead <= 0 || e.Historical {
-		return e.Time.UnixMilli()
+	t := e.Time
+	if e.Historical || e.TimeClamped {
+		return t.UnixMilli()
 	}
-	return e.ReceivedAt.Add(-skewRoom + min(ahead, event.MaxFuture)*skewRoom/event.MaxFuture).UnixMilli()
+	if !e.SentAt.IsZero() && e.SentAt.After(e.ReceivedAt) {
+		t = t.Add(-e.SentAt.Sub(e.ReceivedAt))
+	}
+	return min(t.UnixMilli(), e.ReceivedAt.UnixMilli())
 }
 
 // Observe takes one event of a person in.
@@ -147,7 +148,7 @@ func (d *Decider) Merge(profile string, into *State, from State, now time.Time) 
 		for _, x := range o.Decided {
 			if i, found := b.findDecided(x.Journey, x.Cart); !found {
 				b.Decided = slices.Insert(b.Decided, i, x)
-			} else if x.At > b.Decided[i].At || x.At == b.Decided[i].At && x.Sent {
+			} else if x.after(b.Decided[i]) {
 				b.Decided[i] = x
 			}
 		}

@@ -48,9 +48,11 @@ func decider(js ...*journey.Journey) *journey.Decider {
 			}
 			return nil, nil
 		},
-		Suppressed:  func(a string) bool { return strings.EqualFold(a, "never@example.com") },
-		Channels:    map[string]bool{"email": true},
-		Unsubscribe: func(r *journey.Request) string { return "https://u.example/" + r.Profile + "/" + r.Brand + "/" + r.Channel },
+		Suppressed: func(a string) bool { return strings.EqualFold(a, "never@example.com") },
+		Channels:   map[string]bool{"email": true},
+		Unsubscribe: func(r *journey.Request) string {
+			return "https://u.example/" + r.Profile + "/" + r.Brand + "/" + r.Channel
+		},
 	}
 }
 
@@ -180,6 +182,16 @@ func TestReasonsNotToSend(t *testing.T) {
 			h.reachable()
 			h.send(h.now.Add(4*time.Minute), `"type":"track","event":"Product Added","properties":{"product_id":"p","price":10}`)
 			h.now = h.now.Add(time.Minute)
+			h.send(h.now, `"type":"track","event":"Order Completed","properties":{"order_id":"o"}`)
+		}},
+		"browser ahead that says so": {"purchased", func(h *shop) {
+			h.reachable()
+			ahead := h.now.Add(4 * time.Minute)
+			sent := func(m *event.Meta) { m.SentAt = ahead.Add(time.Second) }
+			h.send(ahead, `"type":"track","event":"Cart Viewed","properties":{"currency":"EUR","products":[{"product_id":"p","price":1}]}`, sent)
+			h.send(ahead.Add(time.Millisecond), `"type":"track","event":"Product Added","properties":{"product_id":"q","price":10,"currency":"EUR"}`, sent)
+			require.Equal(h, "11", h.s.Brands["main"].Carts.Open()[0].Value["EUR"].String(), "what it sent keeps its order")
+			h.now = h.now.Add(time.Second)
 			h.send(h.now, `"type":"track","event":"Order Completed","properties":{"order_id":"o"}`)
 		}},
 		"emptied": {"emptied", func(h *shop) {

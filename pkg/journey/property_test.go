@@ -25,13 +25,12 @@ type person struct {
 // world is a few people whose events come late and in any order, who turn out to be the same at any time.
 type world struct {
 	*rapid.T
-	d        *journey.Decider
-	people   []*person
-	now      time.Time
-	n        int
-	armed    int
-	requests []journey.Request
-	ended    map[string]string // receipt id -> how
+	d      *journey.Decider
+	people []*person
+	now    time.Time
+	n      int
+	armed  int
+	ended  map[string]string // receipt id -> how
 }
 
 func (w *world) take(p *person, r journey.Result) {

@@ -110,6 +110,17 @@ type Decision struct {
 	Lines   uint64 `json:"l,omitempty"` // of these lines
 }
 
+// after says which of two decisions on one cart holds: the later, of two of the same time one that sent.
+func (d Decision) after(o Decision) bool {
+	switch {
+	case d.At != o.At:
+		return d.At > o.At
+	case d.Sent != o.Sent:
+		return d.Sent
+	}
+	return d.Lines > o.Lines
+}
+
 func compareKeys(cartA, journeyA, cartB, journeyB string) int {
 	return cmp.Or(cmp.Compare(cartA, cartB), cmp.Compare(journeyA, journeyB))
 }
@@ -133,15 +144,15 @@ func (b *Brand) dueAt(i *Instance) int64 {
 
 // Due is the earliest time at which an instance wants to be decided.
 func (s *State) Due() (time.Time, bool) {
-	first, any := int64(0), false
+	first, waits := int64(0), false
 	for _, b := range s.Brands {
 		for i := range b.Running {
-			if t := max(b.dueAt(&b.Running[i]), b.Running[i].NotBefore); !any || t < first {
-				first, any = t, true
+			if t := max(b.dueAt(&b.Running[i]), b.Running[i].NotBefore); !waits || t < first {
+				first, waits = t, true
 			}
 		}
 	}
-	if !any {
+	if !waits {
 		return time.Time{}, false
 	}
 	return time.UnixMilli(first).UTC(), true

@@ -107,7 +107,7 @@ func (b *rulebook) load(ctx context.Context) error {
 	t := time.NewTicker(watchEvery)
 	defer t.Stop()
 	for {
-		_, err := b.reload(ctx)
+		err := b.reload(ctx)
 		if err == nil {
 			break
 		}
@@ -143,7 +143,7 @@ func (b *rulebook) watch(ctx context.Context) error {
 		case <-t.C:
 		}
 		text := ""
-		if _, err := b.reload(ctx); err != nil {
+		if err := b.reload(ctx); err != nil {
 			text = err.Error()
 		}
 		if text != last && text != "" && ctx.Err() == nil { // said once
@@ -154,18 +154,17 @@ func (b *rulebook) watch(ctx context.Context) error {
 }
 
 // reload takes what has changed. An error leaves everything as it was, to be tried again.
-func (b *rulebook) reload(ctx context.Context) (changed bool, err error) {
+func (b *rulebook) reload(ctx context.Context) error {
 	files, changed, err := b.scan(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	list, at, err := b.readList()
 	if err != nil {
-		return false, err
+		return err
 	}
-	changed = changed || at != b.listStamp || !b.loaded()
-	if !changed {
-		return false, nil
+	if !changed && at == b.listStamp && b.loaded() {
+		return nil
 	}
 	if list == nil {
 		list = b.suppressed
@@ -176,16 +175,16 @@ func (b *rulebook) reload(ctx context.Context) (changed bool, err error) {
 			continue
 		}
 		if _, err := b.store.SetNX(ctx, b.versionKey(f.journey.Name, f.journey.Version), f.journey.Source, 0); err != nil {
-			return false, fmt.Errorf("keep journey %s version %s: %w", f.journey.Name, f.journey.Version, err)
+			return fmt.Errorf("keep journey %s version %s: %w", f.journey.Name, f.journey.Version, err)
 		}
 		if err := b.store.Set(ctx, b.fileKey(path), f.journey.Source, 0); err != nil {
-			return false, fmt.Errorf("keep journey %s: %w", f.journey.Name, err)
+			return fmt.Errorf("keep journey %s: %w", f.journey.Name, err)
 		}
 	}
 	b.tell(files)
 	b.files, b.suppressed, b.listStamp = files, list, at
 	b.publish()
-	return true, nil
+	return nil
 }
 
 // scan reads the directory: files that have not changed stand as they were, faulty ones keep their last

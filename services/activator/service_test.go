@@ -2,6 +2,7 @@ package activator
 
 import (
 	"bytes"
+	"context"
 	"net/mail"
 	"net/url"
 	"os"
@@ -95,6 +96,47 @@ func TestNoMailAfterThePurchase(t *testing.T) {
 	// Of the two instances of c2 the one in "two" was bought first; the other is bought by the merge.
 	require.Equal(t, map[string]int{"purchased": 3, "historical": 1}, reasons)
 	require.Empty(t, e.mail.mails())
+	require.Empty(t, e.read(e.topics.ActivationsRequested()))
+}
+
+// An order was acknowledged and the stitcher is behind: the cart waits for it, however long it is due.
+func TestDecisionWaitsForWhatWasAcknowledged(t *testing.T) {
+	e := newEnv(t)
+	s, _ := e.start()
+	e.reachable("ada")
+	e.shops("ada", "c1")
+	e.decided()
+	e.produce(e.topics.EventsCollected(), stream.Record{Key: []byte("till"), Value: []byte(`{}`)})
+	e.pass(time.Hour)
+	for range 3 { // each makes ada's partition look at its timers anew
+		e.send("ada", `"type":"identify","traits":{"city":"Ulm"}`)
+		e.decided()
+	}
+	n := s.fence.Ticket()
+	require.Empty(t, e.read(e.topics.ActivationsRequested()))
+	require.Less(t, s.fence.Done(), n)
+	e.pass(time.Minute)
+	e.orders("ada")
+	e.decided()
+
+	// The stitcher comes through.
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	group := stream.GroupOptions{Group: e.topics.Group(topic.StageStitcher, e.topics.EventsCollected()), Topics: []string{e.topics.EventsCollected()}}
+	go func() {
+		done <- e.stream.RunGroup(ctx, group, func(ctx context.Context, cl *stream.Claim) error {
+			ends, err := e.stream.EndOffsets(ctx, cl.Topic)
+			if err == nil {
+				err = cl.Commit(ctx, ends[cl.Partition], "")
+			}
+			<-ctx.Done()
+			return err
+		})
+	}()
+	require.Equal(t, "purchased", e.only("ada").Reason)
+	require.Eventually(t, func() bool { return s.fence.Done() >= n }, waitAtMost, look)
+	cancel()
+	require.NoError(t, <-done)
 	require.Empty(t, e.read(e.topics.ActivationsRequested()))
 }
 

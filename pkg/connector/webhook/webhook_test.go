@@ -164,7 +164,7 @@ func TestNewRefuses(t *testing.T) {
 		{URL: "http://hook.example/x", SecretFile: file, Timeout: time.Second},
 		{URL: "https://127.0.0.1/x", SecretFile: file, Timeout: time.Second},
 		{URL: "https://[::ffff:10.0.0.1]/x", SecretFile: file, Timeout: time.Second},
-		{URL: "https://user:pw@hook.example/x", SecretFile: file, Timeout: time.Second},
+		{URL: "https://user@hook.example/x", SecretFile: file, Timeout: time.Second},
 		{URL: "ftp://hook.example", SecretFile: file, Timeout: time.Second},
 		{URL: "https://hook.example", SecretFile: file},
 		{URL: "https://hook.example", SecretFile: short, Timeout: time.Second},
