@@ -145,27 +145,31 @@ var offsetTables = []string{
 	TableEvents, TableRejected, TableIdentities, TableRedirects, TableProfiles, TableAudiences, TableMessages, TableReceipts,
 }
 
-// highestSQL is the highest stored offset of a partition over all tables; it takes topic and partition once
-// per table.
-func highestSQL() string {
-	parts := make([]string, len(offsetTables))
-	for i, t := range offsetTables {
+// highestSQL is the highest stored offset of a partition over tables; it takes topic and partition once per
+// table.
+func highestSQL(tables []string) string {
+	parts := make([]string, len(tables))
+	for i, t := range tables {
 		parts[i] = "SELECT max(offset) AS highest, count() AS rows FROM ${database}." + t + " WHERE topic = ? AND partition = ?"
 	}
 	return "SELECT max(highest) AS highest, sum(rows) AS rows FROM\n(\n" + strings.Join(parts, "\nUNION ALL\n") + "\n)"
 }
 
-// HighestOffset is the highest offset of a partition that ClickHouse holds a row of; false: it holds none.
-func (c *Client) HighestOffset(ctx context.Context, topicName string, partition int) (int64, bool, error) {
+// HighestOffset is the highest offset of a partition that one of the tables, all if none is named, holds a
+// row of; false: they hold none.
+func (c *Client) HighestOffset(ctx context.Context, topicName string, partition int, tables ...string) (int64, bool, error) {
 	var out []struct {
 		Highest uint64 `ch:"highest"`
 		Rows    uint64 `ch:"rows"`
 	}
-	args := make([]any, 0, 2*len(offsetTables))
-	for range offsetTables {
+	if len(tables) == 0 {
+		tables = offsetTables
+	}
+	args := make([]any, 0, 2*len(tables))
+	for range tables {
 		args = append(args, topicName, partition)
 	}
-	if err := c.Select(ctx, &out, highestSQL(), args...); err != nil {
+	if err := c.Select(ctx, &out, highestSQL(tables), args...); err != nil {
 		return 0, false, fmt.Errorf("look for the highest offset of %s/%d: %w", topicName, partition, err)
 	}
 	if len(out) == 0 || out[0].Rows == 0 {

@@ -140,7 +140,7 @@ func TestSQLSnapshots(t *testing.T) {
 	for _, sql := range []string{
 		Events().InsertSQL(), RejectedEvents().InsertSQL(), Identities().InsertSQL(), Redirects().InsertSQL(),
 		Profiles().InsertSQL(), AudienceChanges().InsertSQL(), Messages().InsertSQL(), Receipts().InsertSQL(),
-		balanceSQL, rejectionsSQL, doublesSQL(), highestSQL(), fmt.Sprintf(storedSQL, TableEvents), ledgerSQL,
+		balanceSQL, rejectionsSQL, doublesSQL(), highestSQL(offsetTables), fmt.Sprintf(storedSQL, TableEvents), ledgerSQL,
 	} {
 		fmt.Fprintf(&b, "%s;\n\n", sql)
 	}

@@ -11,9 +11,6 @@ import (
 
 	"github.com/shopspring/decimal"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/zap"
-
-	"github.com/weft-cdp/weft/schemas/clickhouse"
 )
 
 // someEvents is n events from offset, over several months.
@@ -132,18 +129,4 @@ func TestEveryTableTakesItsRows(t *testing.T) {
 	_, ok, err = c.HighestOffset(t.Context(), "weft.x", 2)
 	require.NoError(t, err)
 	require.False(t, ok)
-}
-
-func BenchmarkInsertEvents(b *testing.B) {
-	c := newDatabase(b)
-	_ = zap.NewNop
-	_ = clickhouse.Files
-	const rows = 50_000
-	for i := 0; b.Loop(); i++ {
-		blk := someEvents(rows, uint64(i)*rows)
-		if err := c.Insert(b.Context(), blk, token(fmt.Sprint(i)), time.Now); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(b.N)*rows/b.Elapsed().Seconds(), "rows/s")
 }

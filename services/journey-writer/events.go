@@ -21,6 +21,9 @@ type eventRows struct {
 	events     adder[warehouse.Event]
 	identities adder[warehouse.Identity]
 	redirects  adder[warehouse.Redirect]
+
+	// Parsers are kept, with their memory: an event's own would be garbage after each row.
+	properties, context fastjson.Parser
 }
 
 func (t *eventRows) read(r *stream.Record, m event.Meta) error {
@@ -89,8 +92,14 @@ func (t *eventRows) readEvent(r *stream.Record, m event.Meta) error {
 		row.Faults = append(row.Faults, "timestamp")
 	}
 	row.OriginalTimestamp = originalTimestamp(e)
-	readProperties(&row, e)
-	readContext(&row, e)
+	// Decode has scanned both more strictly than this parser reads.
+	if p, err := t.properties.ParseBytes(e.RawProperties()); err == nil && e.RawProperties() != nil {
+		readProperties(&row, e.Type, p)
+	}
+	if c, err := t.context.ParseBytes(e.RawContext()); err == nil && e.RawContext() != nil {
+		readContext(&row, c)
+	}
+	row.Address = address(e)
 	t.events.Add(&row)
 	return nil
 }
@@ -114,11 +123,7 @@ func originalTimestamp(e *event.Event) time.Time {
 
 // readProperties fills the typed columns of the e-commerce spec. What fits none is named in Faults; it
 // stands in properties as it came.
-func readProperties(row *warehouse.Event, e *event.Event) {
-	p := e.Property()
-	if p == nil {
-		return
-	}
+func readProperties(row *warehouse.Event, t event.Type, p *fastjson.Value) {
 	row.OrderID, row.CheckoutID, row.CartID = event.Text(p.Get("order_id")), event.Text(p.Get("checkout_id")), event.Text(p.Get("cart_id"))
 	row.ProductID, row.Category = event.Text(p.Get("product_id")), event.Text(p.Get("category"))
 	row.Currency = currency(event.Text(p.Get("currency")))
@@ -127,22 +132,13 @@ func readProperties(row *warehouse.Event, e *event.Event) {
 	row.Value = money(p, "value", &row.Faults)
 	row.Revenue = money(p, "revenue", &row.Faults)
 	row.Total = money(p, "total", &row.Faults)
-	if e.Type == event.Page || e.Type == event.Screen {
+	if t == event.Page || t == event.Screen {
 		row.URL, row.Path, row.Referrer, row.Title = event.Text(p.Get("url")), event.Text(p.Get("path")), event.Text(p.Get("referrer")), event.Text(p.Get("title"))
 	}
 }
 
 // readContext fills the columns of page, campaign, device and library.
-func readContext(row *warehouse.Event, e *event.Event) {
-	if traits := e.Traits(); traits != nil {
-		if a := traits.Get("address"); a != nil && a.Type() != fastjson.TypeNull {
-			row.Address = a.MarshalTo(nil)
-		}
-	}
-	c := e.Context()
-	if c == nil {
-		return
-	}
+func readContext(row *warehouse.Event, c *fastjson.Value) {
 	if page := c.Get("page"); page != nil {
 		orElse(&row.URL, page.Get("url"))
 		orElse(&row.Path, page.Get("path"))
@@ -167,6 +163,18 @@ func readContext(row *warehouse.Event, e *event.Event) {
 			row.Library += "/" + v
 		}
 	}
+}
+
+// address is the person's address, if the event names one.
+func address(e *event.Event) []byte {
+	if !bytes.Contains(e.RawTraits(), []byte("address")) && !bytes.Contains(e.RawContext(), []byte("address")) {
+		return nil
+	}
+	a := e.Traits().Get("address")
+	if a == nil || a.Type() == fastjson.TypeNull {
+		return nil
+	}
+	return a.MarshalTo(nil)
 }
 
 // orElse fills what is still empty.

@@ -145,7 +145,7 @@ func newRows(k kind, topicName string, partition int, to inserter, now func() ti
 	switch k {
 	case kindEvents:
 		events, identities, redirects := warehouse.Events().NewBlock(), warehouse.Identities().NewBlock(), warehouse.Redirects().NewBlock()
-		f := eventRows{events, identities, redirects}
+		f := eventRows{events: events, identities: identities, redirects: redirects}
 		t.read, t.tables = f.read, []table{events, identities, redirects}
 	case kindRejected:
 		t.read = func(r *stream.Record, m event.Meta) error { return readRejected(rejected, r, m) }

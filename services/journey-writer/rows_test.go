@@ -34,7 +34,7 @@ func record(key, value string, hs ...topic.Header) *stream.Record {
 func readOne(t *testing.T, value string) warehouse.Event {
 	t.Helper()
 	var events list[warehouse.Event]
-	f := eventRows{&events, &list[warehouse.Identity]{}, &list[warehouse.Redirect]{}}
+	f := eventRows{events: &events}
 	r := record(person, value)
 	m, err := topic.ParseMeta(r.Headers)
 	require.NoError(t, err)
@@ -103,7 +103,7 @@ func TestMergeBecomesEvidenceAndRedirects(t *testing.T) {
 	const winner, loser, member = "00000000-0000-8000-8000-000000000001", "30000000-0000-8000-8000-000000000002", "30000000-0000-8000-8000-000000000003"
 	var identities list[warehouse.Identity]
 	var redirects list[warehouse.Redirect]
-	f := eventRows{&list[warehouse.Event]{}, &identities, &redirects}
+	f := eventRows{identities: &identities, redirects: &redirects}
 	body := fmt.Sprintf(`{"loser":%q,"winner":%q,"members":[%q,%q],"version":3,"cause":{"source":"collector:1:5","messageId":"m9","rule":"same_event","time":"2026-03-04T05:06:07.008Z"},
 		"evidence":[{"type":"user_id","value":"u1","node":%q},{"type":"anonymous_id","value":"a1","node":%q}]}`, loser, winner, loser, member, winner, loser)
 	r := record(loser, body, topic.Header{Key: topic.HeaderKind, Value: []byte(topic.KindMerge)})

@@ -150,11 +150,12 @@ func (s *Service) own(ctx context.Context, in input, cl *stream.Claim) error {
 		pm.gone()
 	}()
 	poisoned := func() { s.metrics.poisoned.WithLabelValues(cl.Topic).Inc() }
+	rows := newRows(in.kind, cl.Topic, cl.Partition, timed{s.deps.Warehouse, s.metrics}, s.deps.Now, s.stored, poisoned)
 	o := &owner{
 		topic: cl.Topic, partition: cl.Partition, claim: cl, limits: s.limits, now: s.deps.Now, pause: sleep,
 		log: log, metrics: pm,
-		bounds: &logBounds{s.deps.Stream, s.deps.Warehouse, cl.Topic, cl.Partition},
-		rows:   newRows(in.kind, cl.Topic, cl.Partition, timed{s.deps.Warehouse, s.metrics}, s.deps.Now, s.stored, poisoned),
+		bounds: &logBounds{s.deps.Stream, s.deps.Warehouse, rows},
+		rows:   rows,
 		open: func(from int64) source {
 			return s.deps.Stream.NewFetcher(cl.Topic, cl.Partition, from, stream.FetchOptions{})
 		},
@@ -245,23 +246,26 @@ func (t timed) Insert(ctx context.Context, rows warehouse.Rows, token warehouse.
 type logBounds struct {
 	stream    *stream.Client
 	warehouse *warehouse.Client
-	topic     string
-	partition int
+	rows      *tableRows
 }
 
 func (b *logBounds) start(ctx context.Context) (int64, error) {
-	offsets, err := b.stream.StartOffsets(ctx, b.topic)
+	offsets, err := b.stream.StartOffsets(ctx, b.rows.topic)
 	if err != nil {
 		return 0, err
 	}
-	if b.partition >= len(offsets) {
-		return 0, fmt.Errorf("topic %s has %d partitions, not %d", b.topic, len(offsets), b.partition+1)
+	if b.rows.partition >= len(offsets) {
+		return 0, fmt.Errorf("topic %s has %d partitions, not %d", b.rows.topic, len(offsets), b.rows.partition+1)
 	}
-	return offsets[b.partition], nil
+	return offsets[b.rows.partition], nil
 }
 
 func (b *logBounds) stored(ctx context.Context) (int64, bool, error) {
-	return b.warehouse.HighestOffset(ctx, b.topic, b.partition)
+	names := make([]string, len(b.rows.tables))
+	for i, t := range b.rows.tables {
+		names[i] = t.Table()
+	}
+	return b.warehouse.HighestOffset(ctx, b.rows.topic, b.rows.partition, names...)
 }
 
 // sleep waits; false: ctx ended.
