@@ -45,7 +45,7 @@ brands: [main, main, ""]
 subject: '{{.Nope}} {{if}}'
 text: |
   Hello {{.Person.FirstName}}
-  {{if .Cart.Checkout}}{{.Cart.Colour}}{{else}}{{$.Missing}}{{end}}
+  {{if .Cart.Checkout}}{{.Cart.Weight}}{{else}}{{$.Missing}}{{end}}
   {{range $i, $l := .Lines}}{{$l.Naem}}{{with $l.Price}}{{.Exponnt}}{{end}}{{end}}
   {{define "row"}}{{.Kaput}}{{end}}{{range .Lines}}{{template "row" .}}{{end}}
 html: |
@@ -71,7 +71,7 @@ delay: 2h
 		`dir/cart.yaml:9: brands: "main" stands twice`,
 		`dir/cart.yaml:9: brands: holds an empty name`,
 		`dir/cart.yaml:10: subject: missing value for if`,
-		`dir/cart.yaml:13: text: .Cart.Colour: there is no Colour; there are ID, Value, Currency, Items, Checkout`,
+		`dir/cart.yaml:13: text: .Cart.Weight: there is no Weight; there are ID, Value, Currency, Items, Checkout`,
 		`dir/cart.yaml:13: text: $.Missing: there is no Missing; there are Brand, Person, Cart`,
 		`dir/cart.yaml:14: text: $l.Naem: there is no Naem; there are ProductID, SKU, Name`,
 		`dir/cart.yaml:14: text: .Exponnt: there is no Exponnt`,
