@@ -22,6 +22,7 @@ func commands(a *app) []*cobra.Command {
 		newTopicsCommand(a),
 		newVersionCommand(),
 
+		newHealthcheckCommand(a),
 		newGuardCommand(),
 		newClickHouseCommand(),
 	}
