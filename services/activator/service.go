@@ -10,7 +10,7 @@
 // that no message is requested for a cart which an order acknowledged before the decision had bought; that
 // a changed journey or suppression file is taken while running, and a faulty one changes nothing; that a
 // message is never sent twice through a channel that cannot tell, where a crash leaves its fate open the
-// receipt says unknown. It must not know how people are recognised (identity-stitcher) nor what is written
+// receipt says unknown. It must not know how people are recognized (identity-stitcher) nor what is written
 // about it all (journey-writer). The rules are package journey's, exactly-once is package keyed's, channels
 // are package connector's.
 //

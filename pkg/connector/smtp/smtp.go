@@ -1,6 +1,6 @@
 // Package smtp hands messages to a mail server.
 //
-// It owns: the MIME message and the dialogue with the server. It guarantees that a message is a real
+// It owns: the MIME message and the dialog with the server. It guarantees that a message is a real
 // multipart/alternative of text and HTML with the same Message-ID however often it is tried, that nothing
 // in a message can add a header or recipient, and that failures are told apart: refused, surely not
 // taken, and unknown, which is when the end of the message was sent and no answer came. SMTP has no key by
@@ -63,7 +63,7 @@ func New(cfg config.SMTP) (*Sender, error) {
 		return nil, errors.New("activator.smtp.timeout: want more than 0")
 	}
 	if cfg.PasswordFile != "" {
-		b, err := os.ReadFile(cfg.PasswordFile) //nolint:gosec // the path is the operator's configuration
+		b, err := os.ReadFile(cfg.PasswordFile)
 		if err != nil {
 			return nil, fmt.Errorf("activator.smtp.password_file: %w", err)
 		}
@@ -76,7 +76,7 @@ func New(cfg config.SMTP) (*Sender, error) {
 func (s *Sender) Idempotent() bool { return false }
 
 // Send hands one message over within the configured time. ctx can stop it before it has begun; afterwards
-// it goes on, because a dialogue that is cut off leaves a message of which nobody knows.
+// it goes on, because a dialog that is cut off leaves a message of which nobody knows.
 func (s *Sender) Send(ctx context.Context, m connector.Message) (connector.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return connector.Result{}, connector.Fail(connector.Transient, "send: %w", err)

@@ -87,7 +87,7 @@ func New(cfg config.Webhook, now func() time.Time) (*Sender, error) {
 	if cfg.Timeout <= 0 {
 		return nil, errors.New("activator.webhook.timeout: want more than 0")
 	}
-	secret, err := os.ReadFile(cfg.SecretFile) //nolint:gosec // the path is the operator's configuration
+	secret, err := os.ReadFile(cfg.SecretFile)
 	if err != nil {
 		return nil, fmt.Errorf("activator.webhook.secret_file: %w", err)
 	}
