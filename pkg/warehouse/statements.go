@@ -47,10 +47,10 @@ func lengthTo(s, end string) int {
 // doubled or escaped by a backslash.
 func quoted(s string) int {
 	for i := 1; i < len(s); i++ {
-		switch {
-		case s[i] == '\\':
+		switch s[i] {
+		case '\\':
 			i++
-		case s[i] == s[0]:
+		case s[0]:
 			if i+1 < len(s) && s[i+1] == s[0] {
 				i++
 				continue

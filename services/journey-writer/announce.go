@@ -67,9 +67,9 @@ var errMetadata = errors.New("committed metadata is not an announcement")
 // in base64.
 func (a *announcement) encode() (string, error) {
 	b := []byte{announceVersion}
-	b = binary.AppendUvarint(b, uint64(a.End-a.Start))                                //nolint:gosec // End is never before Start
-	b = binary.AppendUvarint(b, uint64(max(a.At.UnixMilli(), 0)))                     //nolint:gosec // not negative
-	b = binary.AppendUvarint(b, uint64(max(a.At.UnixMilli()-a.First.UnixMilli(), 0))) //nolint:gosec // not negative
+	b = binary.AppendUvarint(b, uint64(a.End-a.Start)) //nolint:gosec // End is never before Start
+	b = binary.AppendUvarint(b, uint64(max(a.At.UnixMilli(), 0)))
+	b = binary.AppendUvarint(b, uint64(max(a.At.UnixMilli()-a.First.UnixMilli(), 0)))
 	b = binary.AppendUvarint(b, uint64(len(a.Positions)))
 	for _, stage := range slices.Sorted(maps.Keys(a.Positions)) {
 		b = binary.AppendUvarint(b, uint64(len(stage)))
@@ -144,7 +144,7 @@ func (r *varints) next() int64 {
 		return 0
 	}
 	r.b = r.b[n:]
-	return int64(v) //nolint:gosec // checked above
+	return int64(v)
 }
 
 func (r *varints) take(n int64) []byte {

@@ -57,7 +57,7 @@ func (t *eventRows) readMerge(r *stream.Record, m event.Meta) error {
 		row.ReceivedAt = row.Time
 	}
 	for i, e := range merge.Evidence {
-		row.N, row.Type, row.Value, row.Node = uint16(i), e.Type, e.Value, id(e.Node) //nolint:gosec // checked above
+		row.N, row.Type, row.Value, row.Node = uint16(i), e.Type, e.Value, id(e.Node)
 		t.identities.Add(&row)
 	}
 	if len(merge.Evidence) == 0 {
