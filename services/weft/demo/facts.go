@@ -31,6 +31,10 @@ type Facts struct {
 	Rejected  []rejection
 }
 
+type counted struct {
+	N uint64 `ch:"n"`
+}
+
 type profiles struct {
 	People  uint64 `ch:"people"`
 	Orders  uint64 `ch:"orders"`
@@ -100,8 +104,7 @@ func (r *Run) gather(ctx context.Context) (Facts, error) {
 	if f.Audit, err = audit.Run(ctx, opt, r.opt.Log, r.opt.Warehouse); err != nil {
 		return f, err
 	}
-	var people []uint64
-	var joins []uint64
+	var people, joins []counted
 	var total []profiles
 	var bought []orders
 	run, from, to := r.plan.Run+"-", r.opened.Add(-time.Minute), time.Now().Add(time.Hour)
@@ -110,8 +113,8 @@ func (r *Run) gather(ctx context.Context) (Facts, error) {
 		sql  string
 		args []any
 	}{
-		{&people, "SELECT uniqExact(person_id) FROM ${database}.events_by_person WHERE startsWith(message_id, ?) OR startsWith(order_id, ?)", []any{run, run}},
-		{&joins, "SELECT uniqExact(loser) FROM ${database}.merges WHERE merged_at >= fromUnixTimestamp64Milli(?, 'UTC')", []any{from.UnixMilli()}},
+		{&people, "SELECT uniqExact(person_id) AS n FROM ${database}.events_by_person WHERE startsWith(message_id, ?) OR startsWith(order_id, ?)", []any{run, run}},
+		{&joins, "SELECT uniqExact(loser) AS n FROM ${database}.merges WHERE merged_at >= fromUnixTimestamp64Milli(?, 'UTC')", []any{from.UnixMilli()}},
 		{&total, "SELECT count() AS people, sum(orders) AS orders, toString(sum(revenue['" + Currency + "'])) AS revenue FROM ${database}.people", nil},
 		{&bought, "SELECT count() AS orders, toString(sum(amount)) AS revenue FROM ${database}.orders WHERE startsWith(order_id, ?) AND currency = '" + Currency + "'", []any{run}},
 		{&f.Receipts, "SELECT cart_id, outcome, reason, due_at, settled_at FROM ${database}.messages WHERE startsWith(cart_id, ?)", []any{run}},
@@ -128,7 +131,7 @@ func (r *Run) gather(ctx context.Context) (Facts, error) {
 			return f, fmt.Errorf("ask for the report: %w", err)
 		}
 	}
-	f.People, f.Joins, f.Profiles, f.Orders = first(people), first(joins), first(total), first(bought)
+	f.People, f.Joins, f.Profiles, f.Orders = first(people).N, first(joins).N, first(total), first(bought)
 	return f, nil
 }
 

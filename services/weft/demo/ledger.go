@@ -197,7 +197,7 @@ func (l *Ledger) cart(v *Visitor, c Cart, delay time.Duration) CartTruth {
 		if !ok {
 			continue
 		}
-		if begun && !d.Acked.Before(last.Add(delay)) {
+		if begun && ct.Bought.IsZero() && !d.Acked.Before(last.Add(delay)) {
 			ct.Late = true
 		}
 		begun = begun || a.Cart == c.ID

@@ -23,7 +23,7 @@ const (
 	// queuesEach is more than the queues that one visitor needs: two devices, a link, the till, the shop system.
 	queuesEach = 6
 	// mailPatience is how long beyond the delay a visitor waits for a mail.
-	mailPatience = 45 * time.Second
+	mailPatience = 90 * time.Second
 )
 
 // Doors are the public ways in.
