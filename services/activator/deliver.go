@@ -178,26 +178,23 @@ func (d *delivery) deliver(ctx context.Context, slot keyed.Slot, req *journey.Re
 				return givenUp(uncertain, journey.ReasonExpired, "decided "+age.Truncate(time.Second).String()+" ago"), nil
 			}
 		}
-		mine, err := d.begin(ctx, mark)
+		e, mine, sendErr, err := d.attempt(ctx, sender, req, payload, try{mark, endKey, uncertain})
 		if err != nil {
 			return end{}, err
 		}
 		if !mine {
-			e, found, err := d.former(ctx, endKey)
+			former, found, err := d.former(ctx, endKey)
 			switch {
 			case err != nil:
 				return end{}, err
-			case found && e.Outcome != "":
-				return e, nil
+			case found && former.Outcome != "":
+				return former, nil
 			case !found && !sender.Idempotent():
 				return end{Outcome: journey.Unknown, Reason: journey.ReasonCrash}, nil
 			}
-			uncertain = uncertain || !found || e.Uncertain
+			uncertain = uncertain || !found || former.Uncertain
 			continue
 		}
-		e, sendErr := d.attempt(ctx, sender, req, payload)
-		e.Uncertain = e.Uncertain || uncertain
-		d.record(ctx, endKey, e)
 		if e.Outcome != "" {
 			return e, nil
 		}
@@ -267,14 +264,33 @@ func (d *delivery) record(ctx context.Context, key string, e end) {
 	}
 }
 
-// attempt hands the message over once; the error is that of an end without outcome.
-func (d *delivery) attempt(ctx context.Context, sender connector.Sender, req *journey.Request, payload []byte) (end, error) {
+// try is one attempt: its keys, and whether an earlier one may have been taken.
+type try struct {
+	mark, end string
+	uncertain bool
+}
+
+// attempt hands the message over once and writes down how that ended, unless somebody has begun this attempt before;
+// sendErr is that of an end without outcome. It waits for its turn before it makes the mark: a mark without an end means
+// that nobody can tell, so only what is really under way may have one when the process dies.
+func (d *delivery) attempt(ctx context.Context, sender connector.Sender, req *journey.Request, payload []byte, t try) (e end, mine bool, sendErr, err error) {
 	select {
 	case d.slots <- struct{}{}:
 		defer func() { <-d.slots }()
 	case <-ctx.Done():
-		return end{}, ctx.Err() // not begun in truth: the end says that another may follow
+		return end{}, false, nil, ctx.Err()
 	}
+	if mine, err = d.begin(ctx, t.mark); err != nil || !mine {
+		return end{}, false, nil, err
+	}
+	e, sendErr = d.send(ctx, sender, req, payload)
+	e.Uncertain = e.Uncertain || t.uncertain
+	d.record(ctx, t.end, e)
+	return e, true, sendErr, nil
+}
+
+// send is the attempt itself; the error is that of an end without outcome.
+func (d *delivery) send(ctx context.Context, sender connector.Sender, req *journey.Request, payload []byte) (end, error) {
 	hs := map[string]string{smtp.HeaderReceipt: req.Receipt}
 	for k, v := range req.Headers {
 		hs[k] = v
