@@ -99,6 +99,6 @@ func runAudit(ctx context.Context, cfg config.Config, opt audit.Options) (audit.
 	if err != nil {
 		return audit.Report{}, err
 	}
-	defer wh.Close() //nolint:errcheck // was only read
+	defer wh.Close()
 	return audit.Run(ctx, opt, audit.FromStream(client), wh)
 }

@@ -317,7 +317,10 @@ func demoAgainst(ctx context.Context, a *app, o demoOptions, out io.Writer) erro
 		ctx, cancel := context.WithCancel(ctx)
 		taking := make(chan error, 1)
 		go func() { taking <- mailbox.Run(ctx) }()
-		defer func() { cancel(); <-taking }()
+		defer func() {
+			cancel()
+			<-taking // its error: that we ended it
+		}()
 	}
 	client, err := stream.New(cfg.Kafka, zap.NewNop())
 	if err != nil {
@@ -328,7 +331,7 @@ func demoAgainst(ctx context.Context, a *app, o demoOptions, out io.Writer) erro
 	if err != nil {
 		return err
 	}
-	defer wh.Close() //nolint:errcheck // was only read
+	defer wh.Close()
 	till := cmp.Or(o.till, demo.TillTopic)
 	if o.till == "" && len(cfg.Collector.Inlets) > 0 {
 		till = cfg.Collector.Inlets[0].Topic

@@ -126,7 +126,7 @@ func (m *memory) run(t *testing.T, opt Options) Report {
 
 func TestClosesOverAllFates(t *testing.T) {
 	m := newMemory()
-	r := rand.New(rand.NewPCG(7, 7)) //nolint:gosec // a test
+	r := rand.New(rand.NewPCG(7, 7))
 	accepted := uint64(0)
 	for i := range 3000 {
 		at := noon.Add(-time.Duration(r.IntN(600)) * time.Second)

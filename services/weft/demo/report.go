@@ -50,7 +50,7 @@ func numeric(rows [][]string, column int) bool {
 }
 
 func number[T int | int64 | uint64](n T) string {
-	text := strconv.FormatInt(int64(n), 10) //nolint:gosec // counts
+	text := strconv.FormatInt(int64(n), 10)
 	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
 		text = text[:i] + "," + text[i:]
 	}

@@ -80,7 +80,11 @@ func (a agenda) Less(i, j int) bool { return a[i].due.Before(a[j].due) }
 func (a agenda) Swap(i, j int)      { a[i], a[j] = a[j], a[i] }
 
 // Push implements heap.Interface.
-func (a *agenda) Push(x any) { *a = append(*a, x.(item)) }
+func (a *agenda) Push(x any) {
+	if it, ok := x.(item); ok { // nothing else is ever pushed
+		*a = append(*a, it)
+	}
+}
 
 // Pop implements heap.Interface.
 func (a *agenda) Pop() any {

@@ -120,7 +120,7 @@ func Generate(p Plan) []Visitor {
 	for _, s := range mix {
 		sum += s.weight
 	}
-	shelf := catalogue()
+	shelf := catalog()
 	out := make([]Visitor, 0, p.Visitors)
 	for n := range p.Visitors {
 		pick := r.IntN(sum)

@@ -1,5 +1,5 @@
 // Package door sends events to Weft's HTTP door the way a careful SDK does: in batches, with retries that
-// honour Retry-After, and telling what was refused for good.
+// respect Retry-After, and telling what was refused for good.
 //
 // It owns: the request, its retries, and finding the event at fault when a whole batch is refused. It
 // guarantees that Batch returns without an error only when every event was either acknowledged or refused

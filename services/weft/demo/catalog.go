@@ -41,8 +41,8 @@ func Money(cents int64) string {
 // amount is cents as a JSON number, digit for digit.
 func amount(cents int64) json.Number { return json.Number(Money(cents)) }
 
-// catalogue is what the shop sells.
-func catalogue() []Product {
+// catalog is what the shop sells.
+func catalog() []Product {
 	return []Product{
 		{"tea-204", "First Flush Darjeeling", "100 g", "Tea", 1290},
 		{"tea-117", "Smoked Lapsang Souchong", "250 g", "Tea", 1950},
