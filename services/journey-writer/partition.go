@@ -197,22 +197,18 @@ func position(r *stream.Record) (topic.Position, bool) {
 
 // takeOver prepares the announcement of another owner for insert. One that is past its deadline is revived:
 // ClickHouse may have forgotten its token, because it was inserted, and the answer lost, by an owner whose
-// partition then rested while others went on. When no insert of that time can arrive any more, the range is
-// announced anew, and what is stored of it is left out, by this owner and by all who take over from it. The
-// token stays the same: a month's part of an insert is stored as a whole or not at all, so whoever inserts
-// the rest of a month inserts the same rows.
+// partition then rested while others went on. The range is announced anew, and then what is stored of it is
+// left out, by this owner and by all who take over from it. The token stays the same, so an insert of before
+// that arrives only now is still one with ours; and a month's part of an insert is stored as a whole or not
+// at all, so whoever inserts the rest of a month inserts the same rows.
 func (o *owner) takeOver(ctx context.Context, ann *announcement) error {
 	if ann.End == ann.Start {
 		return nil
 	}
 	late := o.now().After(ann.At.Add(o.limits.deadline))
 	if late {
-		settled := ann.At.Add(o.limits.deadline + o.limits.insert + o.limits.skew)
 		o.log.Warn("announced range is past its deadline, reading back what is stored of it",
 			zap.Int64("from", ann.Start), zap.Int64("to", ann.End), zap.Time("announced", ann.At))
-		if !o.pause(ctx, settled.Sub(o.now())+time.Millisecond) {
-			return context.Cause(ctx)
-		}
 		if err := o.commit(ctx, ann); err != nil {
 			return err
 		}

@@ -28,6 +28,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 	"github.com/weft-cdp/weft/pkg/warehouse"
+	"github.com/weft-cdp/weft/schemas/clickhouse"
 )
 
 // patience is how long a test waits for a condition.
@@ -278,4 +279,68 @@ func (s *setup) admin(req kmsg.Request) {
 	defer k.Close()
 	_, err = k.Request(s.t.Context(), req)
 	require.NoError(s.t, err)
+}
+
+// listSource is a log in memory.
+type listSource []stream.Record
+
+// Fetch is source's.
+func (l listSource) Fetch(ctx context.Context, _ time.Duration) (stream.Batch, error) {
+	return stream.Batch{Records: l, Next: int64(len(l)), HighWatermark: int64(len(l))}, ctx.Err()
+}
+
+// Close is source's.
+func (listSource) Close() {}
+
+// claimFunc is a claim.
+type claimFunc func(offset int64) error
+
+// Commit is claim's.
+func (f claimFunc) Commit(_ context.Context, offset int64, _ string) error { return f(offset) }
+
+// A range was announced an hour ago and half of it stored; its token is forgotten since.
+func TestLateAnnouncementIsReadBack(t *testing.T) {
+	s := newSetup(t)
+	require.NoError(t, s.warehouse.Migrate(t.Context(), clickhouse.Files, zap.NewNop()))
+	const n = 40
+	var recs listSource
+	for i := range n {
+		r := *record(person, `{"type":"page"}`)
+		r.Topic, r.Partition, r.Offset = "t", 0, int64(i)
+		recs = append(recs, r)
+	}
+	rowsOf := func() *tableRows {
+		return newRows(kindEvents, "t", 0, s.warehouse, time.Now, func(table) {}, func() {})
+	}
+	before := rowsOf()
+	for i := range recs[:n/2] {
+		require.NoError(t, before.add(&recs[i]))
+	}
+	require.NoError(t, before.store(t.Context(), warehouse.Token{Text: "forgotten", Limit: time.Minute}))
+	hourAgo := time.Now().Add(-time.Hour).Truncate(time.Millisecond)
+	ann := announcement{Start: 0, End: n, At: hourAgo, First: hourAgo, Positions: positions{}}
+	metadata, err := ann.encode()
+	require.NoError(t, err)
+
+	m, err := newMetrics(nil)
+	require.NoError(t, err)
+	l, err := newLimits(s.cfg.Writer, 1)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var commits []int64
+	o := &owner{
+		topic: "t", claim: claimFunc(func(offset int64) error {
+			if commits = append(commits, offset); offset == n {
+				cancel()
+			}
+			return nil
+		}),
+		open: func(from int64) source { return recs[from:] }, bounds: simBounds{}, rows: rowsOf(), limits: l,
+		now: time.Now, pause: sleep, log: zap.NewNop(), metrics: m.partition("t", 0, time.Now),
+	}
+	require.NoError(t, o.run(ctx, 0, metadata))
+	require.Equal(t, []int64{0, n}, commits, "announced anew, then acknowledged")
+	s.await("SELECT count() FROM ${database}.events", n)
+	s.await("SELECT uniqExact(offset) FROM ${database}.events", n)
 }
