@@ -67,9 +67,13 @@ func fetch(ctx context.Context) error {
 
 // up runs serve in the background and returns when the servers answer.
 func up(dir string) error {
-	if text, err := os.ReadFile(filepath.Join(dir, envFile)); err == nil { //nolint:gosec // the caller's directory
-		fmt.Printf("servers are up already, if nothing killed them; %s:\n%s", filepath.Join(dir, envFile), text)
-		return nil
+	if pid, err := readPID(dir); err == nil && isServe(pid, dir) {
+		text, err := os.ReadFile(filepath.Join(dir, envFile)) //nolint:gosec // the caller's directory
+		fmt.Printf("servers are up already; %s:\n%s", filepath.Join(dir, envFile), text)
+		return err
+	}
+	if err := os.Remove(filepath.Join(dir, envFile)); err != nil && !errors.Is(err, fs.ErrNotExist) { // of killed ones
+		return err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -142,17 +146,13 @@ func serve(dir string) (err error) {
 // down stops what up has started, and waits for its end.
 func down(dir string) error {
 	env, pidPath := filepath.Join(dir, envFile), filepath.Join(dir, pidFile)
-	text, err := os.ReadFile(pidPath) //nolint:gosec // the caller's directory
+	pid, err := readPID(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		fmt.Println("servers are down")
 		return nil
 	}
 	if err != nil {
 		return err
-	}
-	pid, err := strconv.Atoi(string(text))
-	if err != nil {
-		return fmt.Errorf("%s: %w", pidPath, err)
 	}
 	if !isServe(pid, dir) {
 		fmt.Println("servers had been killed")
@@ -173,6 +173,20 @@ func down(dir string) error {
 		case <-time.After(poll):
 		}
 	}
+}
+
+// readPID is the process that serves from dir, or did.
+func readPID(dir string) (int, error) {
+	path := filepath.Join(dir, pidFile)
+	text, err := os.ReadFile(path) //nolint:gosec // the caller's directory
+	if err != nil {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(string(text))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", path, err)
+	}
+	return pid, nil
 }
 
 // isServe says whether that process is still ours: a number may have been given to another since.

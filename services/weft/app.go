@@ -65,6 +65,8 @@ func unknownCommand(cmd *cobra.Command, given []string) error {
 	if len(given) == 0 {
 		return nil
 	}
+	const mostEdits = 2 // a typing error
+	cmd.SuggestionsMinimumDistance = mostEdits
 	hint := ""
 	if near := cmd.SuggestionsFor(given[0]); len(near) > 0 {
 		hint = "; did you mean " + strings.Join(near, " or ") + "?"

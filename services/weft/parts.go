@@ -2,18 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/daemon"
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/warehouse"
-	"github.com/weft-cdp/weft/schemas/clickhouse"
 	"github.com/weft-cdp/weft/services/activator"
 	"github.com/weft-cdp/weft/services/collector"
 	stitcher "github.com/weft-cdp/weft/services/identity-stitcher"
@@ -136,40 +132,5 @@ func makeWriter(f *daemon.Frame, cfg config.Config, c connections) (daemon.Named
 	if err != nil {
 		return daemon.Named{}, err
 	}
-	return named(nameWriter, migrated{s, c.warehouse, f.Log}), nil
-}
-
-// migrated applies the schema before journey-writer starts, and waits for a ClickHouse that is not there yet.
-type migrated struct {
-	readier
-	warehouse *warehouse.Client
-	log       *zap.Logger
-}
-
-// migratePause spaces attempts to reach ClickHouse: short enough that nobody waits for one that has come up.
-const migratePause = time.Second
-
-func (m migrated) Run(ctx context.Context) error {
-	for {
-		err := m.warehouse.Ping(ctx)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		m.log.Warn("clickhouse is not reached yet", zap.Error(err))
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(migratePause):
-		}
-	}
-	if err := m.warehouse.Migrate(ctx, clickhouse.Files, m.log); err != nil {
-		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-			return nil
-		}
-		return fmt.Errorf("apply the schema: %w", err)
-	}
-	return m.readier.Run(ctx)
+	return named(nameWriter, s), nil
 }

@@ -1,0 +1,119 @@
+# Weft's commands for people and for CI. 'make help' lists them.
+#
+# Nothing is assumed but Go, and for what runs ClickHouse or Kafka here: npm, Maven and Java. Tools are pinned below and
+# fetched into .cache/bin, servers into the user's cache.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+GOLANGCI_LINT = $$(scripts/tool github.com/golangci/golangci-lint/v2 v2.15.0 github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+GOTESTSUM = $$(scripts/tool gotest.tools/gotestsum v1.13.0 gotest.tools/gotestsum)
+
+# ARGS is handed to the command that a target runs: make demo ARGS="--keep --visitors 500".
+ARGS ?=
+# PKG narrows test-unit, integration and bench: make test-unit PKG=./pkg/stream/...
+PKG ?= ./...
+# TIMEOUT is that of one package's tests.
+TIMEOUT ?= 20m
+
+GO_TEST = $(GOTESTSUM) --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -shuffle=on -timeout $(TIMEOUT)
+# E2E runs alone, after the others: its tests watch the clock of a whole deployment.
+E2E = ./services/weft/e2e
+OTHERS = $$(go list -tags integration $(PKG) | grep -v '/services/weft/e2e$$')
+# Packages that have tests against real servers.
+WITH_SERVERS = $$(grep -rl --include='*_test.go' '^//go:build integration' pkg services scripts | xargs -n1 dirname | sort -u | grep -v 'weft/e2e$$' | sed 's|^|./|')
+BENCHES = $$(grep -rl --include='*_test.go' '^func Benchmark' pkg services | xargs -n1 dirname | sort -u | sed 's|^|./|')
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z0-9-]*:.*## / {printf "  %-14s %s\n", $$1, $$2} /^## / {print "\n" substr($$0, 4)}' $(MAKEFILE_LIST)
+
+## Use it
+
+.PHONY: demo
+demo: build clickhouse ## Watch a simulated shop go through Weft, on parts of its own (ARGS="--keep")
+	bin/weft demo $(ARGS)
+
+.PHONY: up
+up: build clickhouse ## Run all of Weft in one process, on parts of its own (ARGS="--config weft.yaml")
+	bin/weft up $(ARGS)
+
+.PHONY: deps
+deps: clickhouse redis ## Fetch what a fresh machine lacks: modules, ClickHouse (libchdb), Redis
+	go mod download
+
+## Build and check it
+
+.PHONY: build
+build: ## Build bin/weft
+	CGO_ENABLED=0 go build -trimpath -o bin/weft ./services/weft
+
+.PHONY: lint
+lint: ## Lint, with the rules of .golangci.yml
+	$(GOLANGCI_LINT) run ./...
+
+.PHONY: test
+test: bin/testservers ## All rings of tests, on servers given, in Docker, or native ones that it starts
+	bin/testservers run -- $(MAKE) --no-print-directory test-here
+
+.PHONY: test-here
+test-here: # with servers in WEFT_TEST_...
+	$(GO_TEST) -tags integration $(OTHERS)
+	$(GO_TEST) -tags integration -count=1 $(E2E)
+
+.PHONY: test-unit
+test-unit: ## The tests that need no server
+	$(GO_TEST) $(PKG)
+
+.PHONY: integration
+integration: bin/testservers ## The packages that have tests on real servers, without those of whole deployments
+	bin/testservers run -- $(GO_TEST) -tags integration -count=1 $(WITH_SERVERS)
+
+.PHONY: e2e
+e2e: bin/testservers ## The tests of whole deployments (ARGS="-run TestTill")
+	bin/testservers run -- $(GO_TEST) -tags integration -count=1 $(E2E) $(ARGS)
+
+.PHONY: cdnow
+cdnow: bin/testservers ## 69,659 real purchases through separate processes, one of them killed: each fact beside its expected value
+	bin/testservers run -- go test -tags integration -count=1 -timeout $(TIMEOUT) -v -run '^TestCDNOW' $(E2E) $(ARGS)
+
+.PHONY: traffic
+traffic: bin/testservers ## Requests as real SDKs sent them: every event arrives
+	bin/testservers run -- go test -tags integration -count=1 -timeout $(TIMEOUT) -v -run '^TestTraffic' $(E2E) $(ARGS)
+
+.PHONY: bench
+bench: bin/testservers ## The benchmarks of the hot paths, on real servers (ARGS="-bench Insert -benchtime 5s")
+	bin/testservers run -- go test -tags integration -run '^$$' -bench . -benchmem -timeout $(TIMEOUT) $(BENCHES) $(ARGS)
+
+.PHONY: generate
+generate: ## Write weft.example.yaml anew from the code
+	go test ./pkg/config -run Example -update
+
+## Servers for your own tests
+
+.PHONY: native-up
+native-up: bin/testservers ## Start Apache Kafka, Redis and ClickHouse on free ports; addresses in .cache/native/env
+	bin/testservers up .cache/native
+
+.PHONY: native-down
+native-down: bin/testservers ## Stop them
+	bin/testservers down .cache/native
+
+.PHONY: clean
+clean: native-down ## Remove what was built, and the native servers' data
+	rm -rf bin .cache/native .cache/bin
+
+.PHONY: clickhouse
+clickhouse: # libchdb into the user's cache
+	@scripts/fetch-clickhouse
+
+.PHONY: redis
+redis:
+	@scripts/fetch-redis
+
+.PHONY: bin/testservers
+bin/testservers:
+	@go build -o $@ ./scripts/testservers
