@@ -232,9 +232,7 @@ func (s *show) Run(ctx context.Context) error {
 	if addr := s.pipeline.parts.ClickHouseHTTPAddr; addr != "" {
 		places.ClickHouseUI = "http://" + addr
 	}
-	if !s.opt.keep && s.opt.dataDir == "" { // nothing of it will be there any more
-		places = demo.Places{}
-	}
+	places.Kept = s.opt.keep
 	run := demo.NewRun(s.plan, demo.Options{
 		Visitors: s.visitors, Doors: doors, Mailbox: s.mailbox, Log: audit.FromStream(s.pipeline.conns.stream),
 		Warehouse: s.pipeline.conns.warehouse, Topics: cfg.Topics.Set(), Alone: s.fresh, Patience: s.opt.patience,
@@ -337,6 +335,7 @@ func demoAgainst(ctx context.Context, a *app, o demoOptions, out io.Writer) erro
 		till = cfg.Collector.Inlets[0].Topic
 	}
 	places := placesOf(cfg)
+	places.Kept = true
 	places.Door, places.Profiles = cmp.Or(o.door, cfg.Activator.PublicURL), cmp.Or(o.profiles, places.Profiles)
 	doors, err := demo.NewDoors(ctx, places.Door, cfg.Collector.Sources, client, till, cfg.Topics)
 	if err != nil {

@@ -21,7 +21,7 @@ type Verdict struct {
 	Faults        []string // in detail, what is not as it should be
 	AfterPurchase int      // messages for carts that an acknowledged order had bought before they were due
 	Late          int      // carts that cannot be judged because this machine was too slow
-	Unseen        int      // carts bought elsewhere whose purchase overtook them: rightly without a receipt
+	Unseen        int      // carts whose purchase, by another way, overtook them: rightly without a receipt
 	Pending       int      // carts without the receipt that they must have
 }
 
@@ -120,7 +120,7 @@ func (v *Verdict) carts(f Facts, t Truth) {
 		case c.Late:
 			v.Late++
 			continue
-		case len(got) == 0 && c.Elsewhere:
+		case len(got) == 0 && c.Overtaken:
 			v.Unseen++
 			right++
 			continue

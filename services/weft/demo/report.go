@@ -226,6 +226,9 @@ func (r *Run) twoMails(p *page) {
 func (r *Run) explore(p *page, t Truth) {
 	at := r.opt.Places
 	p.title("Look around yourself")
+	if !at.Kept {
+		p.line("  These go away now; 'weft demo --keep' (make demo ARGS=--keep) leaves everything up.")
+	}
 	if at.Door != "" {
 		p.line("  Send an event:     curl -u %s: %s/v1/track -d '{\"userId\":\"me\",\"event\":\"Product Viewed\",\"properties\":{\"product_id\":\"tea-204\"}}'", at.WriteKey, at.Door)
 	}

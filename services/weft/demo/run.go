@@ -42,6 +42,7 @@ type Places struct {
 	Database                 string
 	Journeys                 string
 	Logs                     string
+	Kept                     bool // they stay
 }
 
 // Run is one run of a shop.

@@ -75,9 +75,11 @@ type Cart struct {
 	Lines []Line // what is left in it at its end, if a mail is to name it
 	// Recovered says that it is bought after its mail.
 	Recovered bool
-	// Elsewhere says that it is bought on another device or at the till shortly before it is due. If that news
-	// overtook the cart's own on the way there is no receipt, because nothing was open any more.
+	// Elsewhere says that it is bought on another device or at the till shortly before it is due.
 	Elsewhere bool
+	// Overtaken says that an order of the visitor comes by another way than the cart. If that news overtook the
+	// cart's own there is no receipt, because nothing was open any more.
+	Overtaken bool
 	// MayMerge says that it may have been two carts of the same name until the visitor was known, so that a
 	// second receipt may say so.
 	MayMerge bool

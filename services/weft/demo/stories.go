@@ -68,10 +68,12 @@ func buyer(t *teller, reportedTwice bool) {
 	id := t.nextOrder()
 	t.buys(d, id, c.Lines)
 	if reportedTwice {
+		c.Overtaken = true
 		t.pause(300, 1500)
 		t.buys(Device{Channel: Shop}, id, c.Lines)
 	}
 	if t.IntN(5) == 0 { // and something at the till
+		c.Overtaken = true
 		t.pause(500, 3000)
 		t.pays([]Line{{pickOne(t.Rand, t.shelf), 1}}, true, t.IntN(2) == 0)
 	}
@@ -150,7 +152,7 @@ func oneTap(t *teller) {
 	t.says(phone, true)
 	t.says(desk, true)
 	c := t.cart(Purchased)
-	c.Elsewhere = true
+	c.Elsewhere, c.Overtaken = true, true
 	t.fills(desk, c)
 	t.untilJustBefore()
 	t.buys(phone, t.nextOrder(), c.Lines)
@@ -161,7 +163,7 @@ func newDevice(t *teller) {
 	phone, desk := t.device(App), t.device(Web)
 	t.says(desk, true)
 	c := t.cart(Purchased)
-	c.Elsewhere = true
+	c.Elsewhere, c.Overtaken = true, true
 	t.fills(desk, c)
 	t.untilJustBefore()
 	t.known[phone.ID] = true
@@ -173,7 +175,7 @@ func atTheTill(t *teller) {
 	t.looks(d, "Home")
 	t.says(d, true)
 	c := t.cart(Purchased)
-	c.Elsewhere = true
+	c.Elsewhere, c.Overtaken = true, true
 	t.fills(d, c)
 	t.untilJustBefore()
 	card := t.IntN(2) == 0
