@@ -55,6 +55,7 @@ type tableRows struct {
 	topic     string
 	partition int
 	read      func(r *stream.Record, m event.Meta) error
+	lenient   bool    // headers that cannot be read are taken for absent
 	tables    []table // stored in this order, with rejected last
 	rejected  adder[warehouse.Rejected]
 	stored    func(t table) // after a block is stored
@@ -68,7 +69,7 @@ func (t *tableRows) add(r *stream.Record) error {
 	switch {
 	case errors.Is(err, topic.ErrNewerSchema):
 		return err
-	case err != nil:
+	case err != nil && !t.lenient:
 		err = &poison{reasonHeaders, err}
 	default:
 		err = t.read(r, meta)
@@ -148,7 +149,8 @@ func newRows(k kind, topicName string, partition int, to inserter, now func() ti
 		f := eventRows{events: events, identities: identities, redirects: redirects}
 		t.read, t.tables = f.read, []table{events, identities, redirects}
 	case kindRejected:
-		t.read = func(r *stream.Record, m event.Meta) error { return readRejected(rejected, r, m) }
+		// Such headers may be why the record was rejected: the stage's reason and origin must not be lost over them.
+		t.read, t.lenient = func(r *stream.Record, m event.Meta) error { return readRejected(rejected, r, m) }, true
 	case kindProfiles:
 		b := warehouse.Profiles().NewBlock()
 		t.read, t.tables = func(r *stream.Record, _ event.Meta) error { return readProfile(b, r) }, []table{b}
