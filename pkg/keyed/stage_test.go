@@ -30,7 +30,7 @@ const testPartitions = 3
 
 // env is a Kafka and a Redis of one test.
 type env struct {
-	t      *testing.T
+	t      testing.TB
 	kafka  *kfake.Cluster
 	redis  *miniredis.Miniredis
 	stream *stream.Client
@@ -39,7 +39,7 @@ type env struct {
 	seq    int64
 }
 
-func newEnv(t *testing.T) *env {
+func newEnv(t testing.TB) *env {
 	t.Helper()
 	topics := topic.Set{Prefix: "test.", Partitions: testPartitions}
 	var names []string
@@ -139,7 +139,7 @@ func (e *env) stage(fence *Fence, deps Deps) *Stage {
 }
 
 // run runs fn until stop is called, which waits for it.
-func run(t *testing.T, fn func(context.Context) error) (stop func()) {
+func run(t testing.TB, fn func(context.Context) error) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
