@@ -248,14 +248,14 @@ func (c *count) take(p *part, r *stream.Record) error {
 		}
 	}
 	if text, ok := topic.Get(r.Headers, topic.HeaderPosition); ok {
-		pos, err := topic.ParsePosition(text)
-		if err != nil {
-			return fmt.Errorf("offset %d: %w", r.Offset, err)
+		// One that cannot be read is none of ours: the stage behind rejects the record, so it counts as any other.
+		if pos, err := topic.ParsePosition(text); err == nil {
+			last, known := p.seen[pos.Source()]
+			if known && pos.Seq <= last {
+				return nil
+			}
+			p.seen[pos.Source()] = pos.Seq
 		}
-		if last, known := p.seen[pos.Source()]; known && pos.Seq <= last {
-			return nil
-		}
-		p.seen[pos.Source()] = pos.Seq
 	}
 	meta, err := topic.ParseMeta(r.Headers)
 	if err != nil && errors.Is(err, topic.ErrNewerSchema) {
