@@ -190,7 +190,7 @@ func Defaults() Config {
 		ClickHouse: ClickHouse{Database: "weft", Username: "default"},
 		Topics:     Topics{Prefix: "weft.", Partitions: 12, ReplicationFactor: 1, MinInsyncReplicas: 1, Retention: 7 * 24 * time.Hour},
 		Identity:   Identity{KeyFile: "weft-data/identity.key"},
-		Collector: Collector{
+		Collector: Collector{ //nolint:gosec // the name of a file, no secret
 			Listen:            "127.0.0.1:8080",
 			MaxRequestBytes:   4 << 20, // SDKs were seen to send 2 MB decompressed (features 5.9)
 			MaxEventBytes:     900_000, // below Kafka's default max.message.bytes of 1 MiB, headers included

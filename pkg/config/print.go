@@ -121,8 +121,9 @@ func (p printer) value(path string, v reflect.Value, secret bool) *yaml.Node {
 		return p.list(path, v, secret)
 	case v.Kind() == reflect.Map:
 		n := &yaml.Node{Kind: yaml.MappingNode}
-		for _, k := range slices.Sorted(maps.Keys(v.Interface().(map[string]string))) {
-			n.Content = append(n.Content, text(k), text(v.MapIndex(reflect.ValueOf(k)).String()))
+		entries, _ := v.Interface().(map[string]string) // the only kind of map there is
+		for _, k := range slices.Sorted(maps.Keys(entries)) {
+			n.Content = append(n.Content, text(k), text(entries[k]))
 		}
 		if v.Len() == 0 {
 			n.Style = yaml.FlowStyle

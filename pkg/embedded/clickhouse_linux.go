@@ -122,7 +122,7 @@ func loadEngine(library string) (*engine, error) {
 	setSignalHandlers(0)
 	const defaultAction = 0 // SIG_DFL
 	for _, s := range []syscall.Signal{syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGABRT, syscall.SIGTRAP} {
-		onSignal(int32(s), defaultAction)
+		onSignal(int32(s), defaultAction) //nolint:gosec // signals are below 65
 	}
 	return &e, nil
 }
@@ -135,7 +135,7 @@ func (e *engine) run(args ...string) error {
 	for _, arg := range args {
 		text := append([]byte(arg), 0)
 		texts = append(texts, text)
-		argv = append(argv, unsafe.Pointer(&text[0]))
+		argv = append(argv, unsafe.Pointer(&text[0])) //nolint:gosec // C strings, kept alive below
 	}
 	argv = append(argv, nil)
 	result := e.query(int32(len(args)), unsafe.Pointer(&argv[0])) //nolint:gosec // a dozen arguments

@@ -30,7 +30,7 @@ func lockDir(ctx context.Context, dir string) (*os.File, error) {
 		return nil, fmt.Errorf("embedded parts: %w", err)
 	}
 	err = await(ctx, lockWait, func(context.Context) error {
-		return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // a descriptor fits an int
+		return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s is in use by another process: %w", dir, err), f.Close())

@@ -29,7 +29,7 @@ func openTerminal() (*terminal, error) {
 	if err != nil {
 		return nil, err
 	}
-	fd := int(master.Fd()) //nolint:gosec // a descriptor fits an int
+	fd := int(master.Fd())
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
 		return nil, os.NewSyscallError("unlock terminal", err)
 	}
@@ -42,7 +42,7 @@ func openTerminal() (*terminal, error) {
 		return nil, err
 	}
 	for _, std := range []int{unix.Stdin, unix.Stdout} {
-		if err := unix.Dup2(int(near.Fd()), std); err != nil { //nolint:gosec // a descriptor fits an int
+		if err := unix.Dup2(int(near.Fd()), std); err != nil {
 			return nil, os.NewSyscallError("dup2", err)
 		}
 	}
