@@ -13,7 +13,7 @@ import (
 
 const (
 	// crashCarts become due together, and are decided and delivered while the activator is killed.
-	crashCarts = 240
+	crashCarts = 160
 	// killEvery is after how many mails the next one finds the activator killed before the answer.
 	killEvery = 40
 	// underWay is how many mails the activator hands over at once.
