@@ -56,18 +56,18 @@ func sampleInlets() []Inlet {
 	return []Inlet{{
 		Name: "till", Topic: "till.sales", Brand: "main", Trusted: true,
 		Mapping: map[string]string{
-			"type":                              "'track'",
-			"event":                             "'Order Completed'",
-			"userId":                            "$.customer.id",
-			"context.traits.email":              "$.customer.email",
-			"timestamp":                         "$.soldAt",
-			"properties.order_id":               "$.receipt",
-			"properties.total":                  "$.total",
-			"properties.currency":               "$.currency",
-			"properties.products[*].product_id": "$.items[*].sku",
-			"properties.products[*].name":       "$.items[*].name",
-			"properties.products[*].price":      "$.items[*].price",
-			"properties.products[*].quantity":   "$.items[*].quantity",
+			"type":                             "'track'",
+			"event":                            "'Order Completed'",
+			"userId":                           "$.customer.id",
+			"context.traits.email":             "$.customer.email",
+			"timestamp":                        "$.soldAt",
+			"properties.order_id":              "$.receipt",
+			"properties.total":                 "$.total",
+			"properties.currency":              "$.currency",
+			"properties.products[].product_id": "$.items[*].sku",
+			"properties.products[].name":       "$.items[*].name",
+			"properties.products[].price":      "$.items[*].price",
+			"properties.products[].quantity":   "$.items[*].quantity",
 		},
 	}}
 }
@@ -160,7 +160,8 @@ func (p printer) list(path string, v reflect.Value, secret bool) *yaml.Node {
 func text(s string) *yaml.Node {
 	n := &yaml.Node{}
 	n.SetString(s)
-	if s == "" || strings.HasPrefix(s, "'") {
+	// A text of several lines in block style does not read back if one begins with a tab.
+	if s == "" || strings.HasPrefix(s, "'") || n.Style == yaml.LiteralStyle {
 		n.Style = yaml.DoubleQuotedStyle
 	}
 	return n

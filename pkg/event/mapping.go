@@ -133,6 +133,9 @@ func (t *target) put(names []string, src *source, each *target) error {
 	if name == "" {
 		return errors.New("has an empty name between two dots")
 	}
+	if strings.ContainsAny(name, "[]") {
+		return fmt.Errorf("%q: on this side a list is written NAME[], as in properties.products[].sku", name)
+	}
 	if len(names) == 1 {
 		if list {
 			return errors.New("want a member behind []: to copy a list as it is, map it without []")

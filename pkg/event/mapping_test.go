@@ -85,6 +85,7 @@ func TestMappingErrorsNameTheField(t *testing.T) {
 		{"properties..x", "$.a", "empty name"},
 		{"properties.p[]", "$.a[*]", "want a member behind []"},
 		{"properties.p[].q[].r", "$.a[*].b", "[] may stand once"},
+		{"properties.p[*].q", "$.a[*].b", `"p[*]": on this side a list is written NAME[]`},
 		{"properties.p[].q", "'x'", "p[]: no member has a path with [*]"},
 	} {
 		_, err := CompileMapping(map[string]string{c.field: c.source})
