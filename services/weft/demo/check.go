@@ -66,6 +66,9 @@ func judge(f Facts, t Truth, mails []Mail, unreadable []error, alone bool) Verdi
 	v.equal("revenue", trim(f.Orders.Revenue), Money(t.Cents))
 	v.carts(f, t)
 	v.equal("messages after a purchase", v.AfterPurchase, 0)
+	if v.Late > len(t.Carts)/2 {
+		v.fault("this machine is too slow for this shop: %d of %d carts cannot be judged; try fewer --visitors", v.Late, len(t.Carts))
+	}
 	if mails != nil {
 		v.mails(t, mails)
 	}

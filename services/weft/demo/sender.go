@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/weft-cdp/weft/services/weft/replay/door"
@@ -18,6 +17,11 @@ import (
 const (
 	// writers is how many requests are on their way at once: more than the tabs of a shop need.
 	writers = 16
+	// maxBacklog is how many actions may wait to be acknowledged before new visitors are asked to wait outside: on a
+	// machine that is too slow for the shop it takes longer, instead of events coming in after their reminder is due.
+	maxBacklog = 100
+	// outside is how long they wait before they look again.
+	outside = 250 * time.Millisecond
 	// maxTogether is how many events a device sends in one request.
 	maxTogether = 20
 	// queuesEach is more than the queues that one visitor needs: two devices, a link, the till, the shop system.
@@ -43,11 +47,12 @@ type Sender struct {
 
 	mu      sync.Mutex
 	agenda  agenda
+	pending int // actions done and not acknowledged
 	queues  map[string]*queue
 	waiting map[string]wait // by address: the part that a mail begins
 	links   map[string]string
 	wake    chan struct{}
-	open    atomic.Int64 // actions not acknowledged
+	open    int // actions of visitors who are in the shop, not acknowledged
 }
 
 // wait is a part that begins with a mail.
@@ -65,7 +70,7 @@ func NewSender(plan Plan, doors Doors, ledger *Ledger) *Sender {
 	}
 }
 
-// item is an action with the moment it is to be done.
+// item is an action with the moment it is to be done; without an action, a visitor who comes in.
 type item struct {
 	due     time.Time
 	visitor *Visitor
@@ -126,7 +131,7 @@ func (s *Sender) begin(v *Visitor, part int, at time.Time) {
 	for i := range v.Parts[part].Actions {
 		a := &v.Parts[part].Actions[i]
 		heap.Push(&s.agenda, item{due: at.Add(a.At), visitor: v, action: a})
-		s.open.Add(1)
+		s.open++
 	}
 	if part+1 < len(v.Parts) {
 		last := v.Parts[part].Actions[len(v.Parts[part].Actions)-1].At
@@ -146,7 +151,7 @@ func (s *Sender) Run(ctx context.Context, visitors []Visitor) error {
 	opening := time.Now()
 	s.mu.Lock()
 	for i := range visitors {
-		s.begin(&visitors[i], 0, opening.Add(visitors[i].Start))
+		heap.Push(&s.agenda, item{due: opening.Add(visitors[i].Start), visitor: &visitors[i]})
 	}
 	s.mu.Unlock()
 	jobs := make(chan *queue, len(visitors)*queuesEach+1)
@@ -200,7 +205,15 @@ func (s *Sender) due(now time.Time, jobs chan<- *queue) (next time.Duration, ove
 	defer s.mu.Unlock()
 	for len(s.agenda) > 0 && !s.agenda[0].due.After(now) {
 		it := heap.Pop(&s.agenda).(item) //nolint:errcheck // it holds nothing else
-		s.enqueue(it, now, jobs)
+		switch {
+		case it.action != nil:
+			s.enqueue(it, now, jobs)
+		case s.pending >= maxBacklog:
+			it.due = now.Add(outside)
+			heap.Push(&s.agenda, it)
+		default:
+			s.begin(it.visitor, 0, now)
+		}
 	}
 	for address, w := range s.waiting {
 		if now.After(w.until) {
@@ -211,12 +224,13 @@ func (s *Sender) due(now time.Time, jobs chan<- *queue) (next time.Duration, ove
 	if len(s.agenda) > 0 {
 		return min(max(s.agenda[0].due.Sub(now), time.Millisecond), idlePoll), false
 	}
-	return idlePoll, len(s.waiting) == 0 && s.open.Load() == 0
+	return idlePoll, len(s.waiting) == 0 && s.open == 0
 }
 
 // enqueue does an action: from here on it waits for its device to send it. mu is held.
 func (s *Sender) enqueue(it item, now time.Time, jobs chan<- *queue) {
 	a := it.action
+	s.pending++
 	at := now.Truncate(time.Millisecond)
 	s.ledger.did(a, at)
 	name := string(a.Channel) + "/" + a.Device
@@ -253,7 +267,10 @@ func (s *Sender) drain(ctx context.Context, q *queue) error {
 		if err := s.send(ctx, q.channel, together); err != nil {
 			return err
 		}
-		s.open.Add(-int64(n))
+		s.mu.Lock()
+		s.open -= n
+		s.pending -= n
+		s.mu.Unlock()
 	}
 }
 
