@@ -329,7 +329,7 @@ func TestHotPathsNameEveryBenchmark(t *testing.T) {
 	text := read(t, "docs/hotpaths.md")
 	found := map[string]bool{}
 	for _, top := range []string{"pkg", "services"} {
-		err := filepath.WalkDir(filepath.Join(root, top), func(path string, d fs.DirEntry, err error) error {
+		err := filepath.WalkDir(filepath.Join(root, top), func(path string, _ fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(path, "_test.go") {
 				return err
 			}
