@@ -111,12 +111,17 @@ func runRedis(ctx context.Context) (*testcontainers.DockerContainer, []string, e
 	return c, []string{portRedis}, nil
 }
 
+// analystFromOutside lets the analyst in through the published port, which is not loopback inside the container.
+const analystFromOutside = `<clickhouse><users><analyst><networks replace="1"><ip>::/0</ip></networks></analyst></users></clickhouse>`
+
 func runClickHouse(ctx context.Context) (*testcontainers.DockerContainer, []string, error) {
 	c, err := testcontainers.Run(ctx, imageClickHouse,
 		testcontainers.WithExposedPorts(portClickHouse, portClickHouseHTTP),
 		// The user default, without a password, from everywhere: as users.xml has it before the image's own set-up.
 		testcontainers.WithEnv(map[string]string{"CLICKHOUSE_SKIP_USER_SETUP": "1"}),
-		testcontainers.WithFiles(file("/etc/clickhouse-server/users.d/weft-analyst.xml", clickhouse.AnalystUser)),
+		testcontainers.WithFiles(
+			file("/etc/clickhouse-server/users.d/weft-analyst.xml", clickhouse.AnalystUser),
+			file("/etc/clickhouse-server/users.d/zz-analyst.xml", []byte(analystFromOutside))),
 		started(portClickHouse, portClickHouseHTTP))
 	if err != nil {
 		return c, nil, fmt.Errorf("run %s: %w", imageClickHouse, err)

@@ -111,7 +111,7 @@ func (a announcement) print() error {
 	line("Redis", strings.Join(cfg.Redis.Addresses, ", "))
 	line("ClickHouse", strings.Join(cfg.ClickHouse.Addresses, ", ")+" (native), database "+cfg.ClickHouse.Database)
 	if p.parts.ClickHouseHTTPAddr != "" {
-		line("", "http://"+p.parts.ClickHouseHTTPAddr+" (HTTP; /play in a browser)")
+		line("", "http://"+p.parts.ClickHouseHTTPAddr+" (HTTP; /play in a browser, as user analyst: read only)")
 	}
 	line("data", absolute(cfg.DataDir))
 	_, _ = fmt.Fprint(w, "\nCtrl-C stops it.\n")
