@@ -132,7 +132,7 @@ func (o *Options) validate() error {
 // Errors that stop a stage for good; a person must look.
 var (
 	// ErrStateLost: Redis holds less than it had acknowledged. A replay would lose and double.
-	ErrStateLost = errors.New("redis has lost acknowledged state of this stage; run 'weft rebuild'")
+	ErrStateLost = errors.New("redis has lost acknowledged state of this stage; docs/operate.md says how to rebuild it")
 	// ErrNewerState: a newer binary has written this state.
 	ErrNewerState = errors.New("state was written by a newer version of weft")
 	// ErrPartitionCount: the deployment was made with another partition count.

@@ -395,7 +395,7 @@ func TestLostRedisStopsTheStageLoudly(t *testing.T) {
 			d := e.deps()
 			err := e.stage(nil, d).Run(ctx)
 			require.ErrorIs(t, err, ErrStateLost)
-			require.ErrorContains(t, err, "weft rebuild")
+			require.ErrorContains(t, err, "docs/operate.md")
 		})
 	}
 }
