@@ -46,7 +46,7 @@ const (
 	demoDelay    = 6 * time.Second
 	demoOver     = 40 * time.Second
 	// demoPatience is how long Weft may take to finish after the last event.
-	demoPatience = time.Minute
+	demoPatience = 2 * time.Minute
 	// minDemoDelay leaves room between an order just before the reminder and the cart's last change.
 	minDemoDelay = 3 * time.Second
 )

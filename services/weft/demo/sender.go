@@ -2,12 +2,14 @@ package demo
 
 import (
 	"bytes"
+	"cmp"
 	"container/heap"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,17 +19,16 @@ import (
 const (
 	// writers is how many requests are on their way at once: more than the tabs of a shop need.
 	writers = 16
-	// maxBacklog is how many actions may wait to be acknowledged before new visitors are asked to wait outside: on a
-	// machine that is too slow for the shop it takes longer, instead of events coming in after their reminder is due.
+	// maxBacklog is how many actions may wait to be acknowledged before the clock at the door stops, by which new
+	// visitors come in: on a machine that is too slow for the shop it takes longer, instead of events coming in after
+	// their reminder is due.
 	maxBacklog = 100
-	// outside is how long they wait before they look again.
-	outside = 250 * time.Millisecond
 	// maxTogether is how many events a device sends in one request.
 	maxTogether = 20
 	// queuesEach is more than the queues that one visitor needs: two devices, a link, the till, the shop system.
 	queuesEach = 6
 	// mailPatience is how long beyond the delay a visitor waits for a mail.
-	mailPatience = 90 * time.Second
+	mailPatience = 3 * time.Minute
 )
 
 // Doors are the public ways in.
@@ -47,7 +48,10 @@ type Sender struct {
 
 	mu      sync.Mutex
 	agenda  agenda
-	pending int // actions done and not acknowledged
+	pending int           // actions done and not acknowledged
+	outside []*Visitor    // those who have not come in yet, by Start
+	clock   time.Duration // the time at the door, by which they come
+	looked  time.Time     // when it was last moved on
 	queues  map[string]*queue
 	waiting map[string]wait // by address: the part that a mail begins
 	links   map[string]string
@@ -70,7 +74,7 @@ func NewSender(plan Plan, doors Doors, ledger *Ledger) *Sender {
 	}
 }
 
-// item is an action with the moment it is to be done; without an action, a visitor who comes in.
+// item is an action with the moment it is to be done.
 type item struct {
 	due     time.Time
 	visitor *Visitor
@@ -148,11 +152,12 @@ func (s *Sender) begin(v *Visitor, part int, at time.Time) {
 func (s *Sender) Run(ctx context.Context, visitors []Visitor) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	opening := time.Now()
 	s.mu.Lock()
 	for i := range visitors {
-		heap.Push(&s.agenda, item{due: opening.Add(visitors[i].Start), visitor: &visitors[i]})
+		s.outside = append(s.outside, &visitors[i])
 	}
+	slices.SortFunc(s.outside, func(a, b *Visitor) int { return cmp.Compare(a.Start, b.Start) })
+	s.looked = time.Now()
 	s.mu.Unlock()
 	jobs := make(chan *queue, len(visitors)*queuesEach+1)
 	var workers sync.WaitGroup
@@ -177,8 +182,15 @@ func (s *Sender) Run(ctx context.Context, visitors []Visitor) error {
 	return nil
 }
 
-// idlePoll is the pause between looks while nothing is due.
-const idlePoll = 50 * time.Millisecond
+const (
+	// idlePoll is the pause between looks while nothing is due.
+	idlePoll = 50 * time.Millisecond
+	// minLook keeps looks apart, and so lets a device gather what it does in between.
+	minLook = 5 * time.Millisecond
+	// maxLook is how far the clock at the door goes in one look: when this process itself was held up, those who
+	// should have come meanwhile do not come all at once.
+	maxLook = 2 * idlePoll
+)
 
 // play hands out what is due until nothing is left.
 func (s *Sender) play(ctx context.Context, jobs chan<- *queue) {
@@ -203,17 +215,16 @@ func (s *Sender) play(ctx context.Context, jobs chan<- *queue) {
 func (s *Sender) due(now time.Time, jobs chan<- *queue) (next time.Duration, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.pending < maxBacklog {
+		s.clock += min(now.Sub(s.looked), maxLook)
+	}
+	s.looked = now
+	for len(s.outside) > 0 && s.outside[0].Start <= s.clock {
+		s.begin(s.outside[0], 0, now)
+		s.outside = s.outside[1:]
+	}
 	for len(s.agenda) > 0 && !s.agenda[0].due.After(now) {
-		it := heap.Pop(&s.agenda).(item) //nolint:errcheck // it holds nothing else
-		switch {
-		case it.action != nil:
-			s.enqueue(it, now, jobs)
-		case s.pending >= maxBacklog:
-			it.due = now.Add(outside)
-			heap.Push(&s.agenda, it)
-		default:
-			s.begin(it.visitor, 0, now)
-		}
+		s.enqueue(heap.Pop(&s.agenda).(item), now, jobs) //nolint:errcheck // it holds nothing else
 	}
 	for address, w := range s.waiting {
 		if now.After(w.until) {
@@ -222,9 +233,9 @@ func (s *Sender) due(now time.Time, jobs chan<- *queue) (next time.Duration, ove
 		}
 	}
 	if len(s.agenda) > 0 {
-		return min(max(s.agenda[0].due.Sub(now), time.Millisecond), idlePoll), false
+		return min(max(s.agenda[0].due.Sub(now), minLook), idlePoll), false
 	}
-	return idlePoll, len(s.waiting) == 0 && s.open == 0
+	return idlePoll, len(s.outside) == 0 && len(s.waiting) == 0 && s.open == 0
 }
 
 // enqueue does an action: from here on it waits for its device to send it. mu is held.

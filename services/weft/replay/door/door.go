@@ -20,6 +20,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -57,6 +58,7 @@ type Options struct {
 type Client struct {
 	url, key string
 	opt      Options
+	packers  sync.Pool // of *gzip.Writer, which hold most of a megabyte each
 }
 
 // New checks the door's address, such as http://127.0.0.1:8080. It connects to nothing.
@@ -256,7 +258,7 @@ func (a Answer) unusable() bool {
 func (c *Client) once(ctx context.Context, path string, body []byte) (Answer, error) {
 	encoding := ""
 	if len(body) >= gzipFrom {
-		packed, err := compress(body)
+		packed, err := c.compress(body)
 		if err != nil {
 			return Answer{}, fmt.Errorf("compress the request: %w", err)
 		}
@@ -288,9 +290,14 @@ func (c *Client) once(ctx context.Context, path string, body []byte) (Answer, er
 	return a, nil
 }
 
-func compress(body []byte) ([]byte, error) {
+func (c *Client) compress(body []byte) ([]byte, error) {
 	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
+	w, ok := c.packers.Get().(*gzip.Writer)
+	if !ok {
+		w = gzip.NewWriter(&b)
+	}
+	defer c.packers.Put(w)
+	w.Reset(&b)
 	_, err := w.Write(body)
 	err = errors.Join(err, w.Close())
 	return b.Bytes(), err
