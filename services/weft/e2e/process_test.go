@@ -26,8 +26,10 @@ const (
 	readyLimit = 60 * time.Second
 	// stopLimit is how long it may take to stop in order.
 	stopLimit = 30 * time.Second
-	// poll is the pause between looks at a condition.
-	poll = 50 * time.Millisecond
+	// poll is the pause between looks at a condition, at first; it grows with the time waited, up to maxPoll, because
+	// looking costs the machine that is waited for.
+	poll    = 50 * time.Millisecond
+	maxPoll = 500 * time.Millisecond
 	// shownLog is how much of a log's end is shown when a test has failed.
 	shownLog = 6 << 10
 )
@@ -179,21 +181,20 @@ func (p *process) showLog() {
 // eventually waits until look returns nil; if it does not in time, the test ends with the last reason.
 func eventually(t testing.TB, limit time.Duration, what string, look func() error) {
 	t.Helper()
-	deadline := time.Now().Add(limit)
-	tick := time.NewTicker(poll)
-	defer tick.Stop()
+	begun := time.Now()
 	for {
 		err := look()
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) {
+		waited := time.Since(begun)
+		if waited > limit {
 			t.Fatalf("not within %s: %s: %v", limit, what, err)
 		}
 		select {
 		case <-t.Context().Done():
 			t.Fatalf("%s: %v; the test has ended", what, err)
-		case <-tick.C:
+		case <-time.After(min(max(poll, waited/20), maxPoll)):
 		}
 	}
 }
