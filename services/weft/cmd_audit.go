@@ -99,6 +99,6 @@ func runAudit(ctx context.Context, cfg config.Config, opt audit.Options) (audit.
 	if err != nil {
 		return audit.Report{}, err
 	}
-	defer wh.Close()
+	defer func() { _ = wh.Close() }() // was only read
 	return audit.Run(ctx, opt, audit.FromStream(client), wh)
 }

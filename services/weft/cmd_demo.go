@@ -158,7 +158,10 @@ func demoEmbedded(ctx context.Context, a *app, o demoOptions, out io.Writer) (er
 	defer func() { err = errors.Join(err, closeLog()) }()
 	_, _ = fmt.Fprintf(out, "Starting Kafka, Redis, ClickHouse and all of Weft in %s\n", dir)
 
-	ctx, stop := context.WithCancel(ctx)
+	signalled, unregister := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer unregister()
+	context.AfterFunc(signalled, unregister) // a second one ends the process
+	ctx, stop := context.WithCancel(signalled)
 	defer stop()
 	show := &show{opt: o, plan: plan, visitors: visitors, mailbox: mailbox, fresh: len(used) == 0, logs: logs, out: out, stop: stop}
 	opt := daemon.Options{Config: cfg, Name: "demo", Version: version(), Log: log}
@@ -174,12 +177,13 @@ func demoEmbedded(ctx context.Context, a *app, o demoOptions, out io.Writer) (er
 	if errors.As(err, &reported) { // was logged to the file, where nobody has seen it
 		err = reported.Err
 	}
-	keepDir = keepDir || err != nil || show.finished && !show.verdict.OK()
+	interrupted := signalled.Err() != nil && !show.finished
+	keepDir = keepDir || err != nil && !interrupted || show.finished && !show.verdict.OK()
 	switch {
+	case interrupted:
+		return errors.New("the demo was interrupted")
 	case err != nil:
 		return err
-	case !show.finished:
-		return errors.New("the demo was interrupted")
 	case !show.verdict.OK():
 		return errSilent
 	}
@@ -287,7 +291,7 @@ func placesOf(cfg config.Config) demo.Places {
 }
 
 // demoAgainst sends the shop to a Weft that runs already.
-func demoAgainst(ctx context.Context, a *app, o demoOptions, out io.Writer) error {
+func demoAgainst(ctx context.Context, a *app, o demoOptions, out io.Writer) (err error) {
 	ctx, unregister := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer unregister()
 	cfg, err := a.load()
@@ -317,7 +321,7 @@ func demoAgainst(ctx context.Context, a *app, o demoOptions, out io.Writer) erro
 		go func() { taking <- mailbox.Run(ctx) }()
 		defer func() {
 			cancel()
-			<-taking // its error: that we ended it
+			err = errors.Join(err, <-taking)
 		}()
 	}
 	client, err := stream.New(cfg.Kafka, zap.NewNop())
@@ -329,7 +333,7 @@ func demoAgainst(ctx context.Context, a *app, o demoOptions, out io.Writer) erro
 	if err != nil {
 		return err
 	}
-	defer wh.Close()
+	defer func() { _ = wh.Close() }() // was only read
 	till := cmp.Or(o.till, demo.TillTopic)
 	if o.till == "" && len(cfg.Collector.Inlets) > 0 {
 		till = cfg.Collector.Inlets[0].Topic

@@ -64,7 +64,7 @@ func judge(f Facts, t Truth, mails []Mail, unreadable []error, alone bool) Verdi
 	}
 	v.equal("orders", f.Orders.Orders, t.Orders)
 	v.equal("revenue", trim(f.Orders.Revenue), Money(t.Cents))
-	v.carts(f, t)
+	v.carts(f, t, mails == nil)
 	v.equal("messages after a purchase", v.AfterPurchase, 0)
 	if v.Late > len(t.Carts)/2 {
 		v.fault("this machine is too slow for this shop: %d of %d carts cannot be judged; try fewer --visitors", v.Late, len(t.Carts))
@@ -103,8 +103,8 @@ func (v *Verdict) fault(format string, args ...any) {
 	v.Faults = append(v.Faults, fmt.Sprintf(format, args...))
 }
 
-// carts holds every cart's receipts against its story.
-func (v *Verdict) carts(f Facts, t Truth) {
+// carts holds every cart's receipts against its story. Where nobody looks for mails the Weft may have no mail server.
+func (v *Verdict) carts(f Facts, t Truth, blind bool) {
 	byCart := map[string][]receipt{}
 	for _, r := range f.Receipts {
 		byCart[r.Cart] = append(byCart[r.Cart], r)
@@ -127,7 +127,7 @@ func (v *Verdict) carts(f Facts, t Truth) {
 			v.Unseen++
 			right++
 			continue
-		case fits(c, got):
+		case fits(c, got, blind):
 			right++
 			continue
 		case len(got) == 0:
@@ -147,11 +147,11 @@ func (v *Verdict) carts(f Facts, t Truth) {
 
 // fits says whether receipts are what the truth has: one, with the wanted ending, and where the cart may have
 // been two, another that says so.
-func fits(c CartTruth, got []receipt) bool {
+func fits(c CartTruth, got []receipt, blind bool) bool {
 	wanted, others := 0, 0
 	for _, r := range got {
 		switch {
-		case r.ending() == c.Want:
+		case r.ending() == c.Want, blind && c.Want == Sent && r.ending() == ChannelOff:
 			wanted++
 		case c.MayMerge && r.ending() == Merged:
 		default:

@@ -188,6 +188,8 @@ func meaning(e Ending) string {
 		return "the address is on the suppression list"
 	case Historical:
 		return "an imported cart of last year"
+	case ChannelOff:
+		return "no mail server is configured"
 	case Merged:
 		return "the same cart on two devices of one person"
 	}

@@ -66,6 +66,7 @@ var (
 	OnList       = Ending{"suppressed", "suppression_list"}
 	Historical   = Ending{"suppressed", "historical"}
 	Merged       = Ending{"suppressed", "merged"}
+	ChannelOff   = Ending{"suppressed", "channel_off"}
 )
 
 // Cart is a cart and the truth about it.

@@ -178,6 +178,17 @@ func TestAMessageAfterAPurchaseIsCounted(t *testing.T) {
 	require.False(t, v.OK())
 }
 
+func TestWithoutAMailboxThereNeedBeNoMailServer(t *testing.T) {
+	truth, facts, mails := paperRun(t, 5, 100)
+	for i := range facts.Receipts {
+		if r := &facts.Receipts[i]; r.ending() == Sent {
+			r.Outcome, r.Reason = ChannelOff.Outcome, ChannelOff.Reason
+		}
+	}
+	require.True(t, judge(facts, truth, nil, nil, true).OK())
+	require.False(t, judge(facts, truth, mails, nil, true).OK())
+}
+
 func TestNewsThatCameTooLateIsNotJudged(t *testing.T) {
 	plan := Plan{Seed: 1, Visitors: 300, Run: "t", Delay: 6 * time.Second, Over: 10 * time.Second}
 	visitors := Generate(plan)
