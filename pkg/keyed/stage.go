@@ -83,7 +83,8 @@ func newStage(opt Options, deps Deps, dec func(*Stage) decider) (*Stage, error) 
 }
 
 // Run works until ctx ends, and then returns nil, or until an error that a person must look at:
-// ErrStateLost, ErrNewerState, ErrPartitionCount or a log that no longer reaches back to where the slot is.
+// ErrStateLost, ErrNewerState, ErrPartitionCount, store.ErrNonDurable, or a log that no longer reaches back
+// to where the slot is.
 func (s *Stage) Run(ctx context.Context) error {
 	if err := s.checkDeployment(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -98,10 +99,14 @@ func (s *Stage) Run(ctx context.Context) error {
 	return nil
 }
 
-// checkDeployment writes or compares the deployment's partition count, with the topic's own too.
+// checkDeployment asks whether Redis keeps what it acknowledges, and writes or compares the deployment's
+// partition count, with the topic's own too.
 func (s *Stage) checkDeployment(ctx context.Context) error {
 	want := strconv.Itoa(s.opt.Topics.Partitions)
 	return retry(ctx, s.deps.Log, "deployment check is held", func() error {
+		if err := s.deps.Store.Check(ctx); err != nil {
+			return err
+		}
 		got, err := s.deps.Store.Fact(ctx, DeploymentKey(s.opt.Topics), "partitions", want)
 		if err != nil {
 			return err
@@ -161,7 +166,9 @@ func (s *Stage) Ready() error {
 
 // stops says whether an error can not heal by trying again.
 func stops(err error) bool {
-	for _, e := range []error{ErrStateLost, ErrNewerState, ErrPartitionCount, topic.ErrNewerSchema, stream.ErrOffsetOutOfRange} {
+	for _, e := range []error{
+		ErrStateLost, ErrNewerState, ErrPartitionCount, topic.ErrNewerSchema, stream.ErrOffsetOutOfRange, store.ErrNonDurable,
+	} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -407,6 +407,16 @@ func TestOtherPartitionCountRefusesToStart(t *testing.T) {
 	require.ErrorIs(t, e.stage(nil, e.deps()).Run(context.Background()), ErrPartitionCount)
 }
 
+func TestRedisThatMayLoseWritesRefusesToStart(t *testing.T) {
+	e := newEnv(t)
+	st, err := store.New(config.Redis{Addresses: []string{e.redis.Addr()}}, zaptest.NewLogger(t)) // can not prove that it is durable
+	require.NoError(t, err)
+	defer func() { require.NoError(t, st.Close()) }()
+	d := e.deps()
+	d.Store = st
+	require.ErrorIs(t, e.stage(nil, d).Run(context.Background()), store.ErrNonDurable)
+}
+
 // passPlanner passes bodies through and remembers ids.
 type passPlanner struct {
 	out  string
