@@ -39,6 +39,17 @@ func CheckKey(ctx context.Context, facts Facts, deployment string, key []byte) e
 	return nil
 }
 
+// KeyCheck is CheckKey for a stage to ask at its start: another key is an error that wraps fatal too.
+func KeyCheck(facts Facts, deployment string, key []byte, fatal error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		err := CheckKey(ctx, facts, deployment, key)
+		if errors.Is(err, ErrOtherKey) {
+			return fmt.Errorf("%w: %w", fatal, err)
+		}
+		return err
+	}
+}
+
 // Fingerprint names a key without giving it away.
 func Fingerprint(key []byte) string {
 	m := hmac.New(sha256.New, key)

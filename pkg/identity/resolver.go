@@ -2,7 +2,6 @@ package identity
 
 import (
 	"context"
-	"errors"
 	"fmt"
 )
 
@@ -37,7 +36,7 @@ func NewResolver(store Store, cacheEntries int) *Resolver {
 // links are made at once, whatever becomes of the batch, and stay: so the results of the batch must be
 // stored as one decision and published in order, and then Confirm called for the losers of its merges. If
 // it fails or the batch is refused, Resolve is called again for the records, and hands out anew every merge
-// not yet confirmed. An error leaves nothing to publish; it is transient unless IsPermanent says otherwise.
+// not yet confirmed. An error leaves nothing to publish; it is transient unless it is ErrNewerVersion or ErrCorrupt.
 //
 // Identifiers that the cache does not know cost one Load per level of the graph for the whole batch.
 func (r *Resolver) Resolve(ctx context.Context, batch []Request) ([]Result, error) {
@@ -264,9 +263,4 @@ func (r *Resolver) Confirm(ctx context.Context, losers []Node) error {
 		}
 	}
 	return fmt.Errorf("%w: %d links are not confirmed after %d attempts", ErrCorrupt, len(losers), maxAttempts)
-}
-
-// IsPermanent says whether an error of Resolve, Confirm or Lookup comes back however often it is tried.
-func IsPermanent(err error) bool {
-	return errors.Is(err, ErrNewerVersion) || errors.Is(err, ErrCorrupt)
 }

@@ -104,6 +104,9 @@ type Options struct {
 	BatchRecords int
 	// Fence holds timers back; nil for a stage without timers.
 	Fence *Fence
+	// Admit, if set, is asked before the stage reads anything, again and again until it says nil. An error
+	// that wraps stream.ErrStop ends the stage.
+	Admit func(context.Context) error
 	// StateVersion is the version of S as this binary writes it. A newer one in Redis stops the stage.
 	StateVersion int
 }

@@ -121,7 +121,10 @@ func (s *Stage) checkDeployment(ctx context.Context) error {
 		if n != s.opt.Topics.Partitions {
 			return fmt.Errorf("%w: %s has %d, configured %s", ErrPartitionCount, s.opt.Input, n, want)
 		}
-		return nil
+		if s.opt.Admit == nil {
+			return nil
+		}
+		return s.opt.Admit(ctx)
 	})
 }
 
@@ -168,6 +171,7 @@ func (s *Stage) Ready() error {
 func stops(err error) bool {
 	for _, e := range []error{
 		ErrStateLost, ErrNewerState, ErrPartitionCount, topic.ErrNewerSchema, stream.ErrOffsetOutOfRange, store.ErrNonDurable,
+		stream.ErrStop,
 	} {
 		if errors.Is(err, e) {
 			return true

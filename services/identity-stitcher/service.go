@@ -6,13 +6,13 @@
 // as one of three: an event on events.identified, body untouched; a record on events.rejected with the
 // bytes and the reason, if it cannot be read; or a record without a body on events.rejected with reason
 // "duplicate", so that accepted = stored + rejected + duplicate can be audited from the topics alone. It
-// guarantees that every merge is published, on events.identified and identities.linked, no later than the
-// first event it matters to. It must not know what an event means beyond its identifiers; the identity
+// guarantees that every merge is published, on events.identified and identities.linked, in the same outbox
+// as the first event it matters to and before it. It must not know what an event means beyond its identifiers; the identity
 // rules and the graph are package identity's, exactly-once is package keyed's.
 //
 // A duplicate is a message id seen from the same source within the configured window (seven days by
 // default). It is judged only where the record has no source position, that is for the HTTP door: records
-// of Kafka inlets and of replays carry positions, by which package keyed drops what is not new.
+// of Kafka inlets carry positions, by which package keyed drops what is not new.
 //
 // A record whose identifiers are all void (see identity.DefaultBlocked) is not lost: it becomes a profile
 // of its own, whose id is made of its source and message id.
@@ -45,13 +45,7 @@ type Deps struct {
 }
 
 // Service is identity-stitcher. Any number of them may run; each owns the partitions its group gives it.
-type Service struct {
-	stage  *keyed.Stage
-	facts  identity.Facts
-	topics topic.Set
-	key    []byte
-	log    *zap.Logger
-}
+type Service struct{ stage *keyed.Stage }
 
 // New reads or makes the identity key and builds the service. It reaches neither Kafka nor Redis.
 func New(cfg config.Config, deps Deps) (*Service, error) {
@@ -90,22 +84,17 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 		Input:        topics.EventsCollected(),
 		Topics:       topics,
 		BatchRecords: cfg.Stitcher.BatchRecords,
+		Admit:        identity.KeyCheck(deps.Store, keyed.DeploymentKey(topics), key, stream.ErrStop),
 	}, p, keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Metrics: deps.Metrics, Now: deps.Now})
 	if err != nil {
 		return nil, fmt.Errorf("identity-stitcher: %w", err)
 	}
-	return &Service{stage: stage, facts: deps.Store, topics: topics, key: key, log: deps.Log}, nil
+	return &Service{stage: stage}, nil
 }
 
 // Run works until ctx ends, and then returns nil, or until an error that a person must look at, such as
 // identity.ErrOtherKey.
 func (s *Service) Run(ctx context.Context) error {
-	if err := s.checkKey(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return fmt.Errorf("identity-stitcher: %w", err)
-	}
 	if err := s.stage.Run(ctx); err != nil {
 		return fmt.Errorf("identity-stitcher: %w", err)
 	}
@@ -114,23 +103,3 @@ func (s *Service) Run(ctx context.Context) error {
 
 // Ready is nil when every partition owned here has recovered and is nearly caught up.
 func (s *Service) Ready() error { return s.stage.Ready() }
-
-// keyCheckPause spaces attempts to reach Redis at the start: long enough not to spin, short enough that
-// nobody waits for a Redis that has come up.
-const keyCheckPause = 500 * time.Millisecond
-
-// checkKey compares the key with the deployment's, and waits for Redis if it is away.
-func (s *Service) checkKey(ctx context.Context) error {
-	for {
-		err := identity.CheckKey(ctx, s.facts, keyed.DeploymentKey(s.topics), s.key)
-		if err == nil || errors.Is(err, identity.ErrOtherKey) {
-			return err
-		}
-		s.log.Warn("identity key is not checked yet", zap.Error(err))
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(keyCheckPause):
-		}
-	}
-}

@@ -93,6 +93,8 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	f := &fold{topics: topics, rules: profile.Rules{BrandTraits: cfg.Builder.BrandTraits}, audiences: as, metrics: m, log: deps.Log}
 	stage, err := keyed.NewFold(keyed.Options{
 		Stage: topic.StageBuilder, Input: topics.EventsIdentified(), Topics: topics,
+		// The API finds people by their identifiers' hashes: another key would find nobody.
+		Admit:        identity.KeyCheck(deps.Store, keyed.DeploymentKey(topics), key, stream.ErrStop),
 		BatchRecords: cfg.Builder.BatchRecords, StateVersion: profile.StateVersion,
 	}, f, keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Metrics: deps.Metrics, Now: deps.Now})
 	if err != nil {

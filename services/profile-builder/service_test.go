@@ -15,6 +15,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/event"
+	"github.com/weft-cdp/weft/pkg/identity"
+	"github.com/weft-cdp/weft/pkg/keyed"
 	"github.com/weft-cdp/weft/pkg/profile"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
@@ -244,4 +246,16 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 	s, err := New(cfg, deps)
 	require.NoError(t, err)
 	require.ErrorContains(t, s.Run(t.Context()), "listen on 256.0.0.1:http")
+}
+
+func TestAnotherKeyRefusesToStart(t *testing.T) {
+	e := newEnv(t)
+	sc, st := e.connect()
+	deps := Deps{Stream: sc, Store: st, Log: zap.NewNop()}
+	require.NoError(t, identity.CheckKey(t.Context(), st, keyed.DeploymentKey(e.topics), []byte("the key of whoever came first")))
+	s, err := New(e.cfg, deps)
+	require.NoError(t, err)
+	err = s.Run(t.Context())
+	require.ErrorIs(t, err, identity.ErrOtherKey)
+	require.ErrorContains(t, err, "identity.key_file")
 }
