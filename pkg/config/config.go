@@ -153,14 +153,14 @@ type SMTP struct {
 	PasswordFile string        `yaml:"password_file" doc:"File that holds the password."`
 	TLS          string        `yaml:"tls" doc:"none, starttls or tls."`
 	HELO         string        `yaml:"helo" doc:"Our own host name as told to the mail server."`
-	Timeout      time.Duration `yaml:"timeout" doc:"For one message."`
+	Timeout      time.Duration `yaml:"timeout" doc:"For one message; below admin.shutdown_timeout, so that an ordered shutdown learns its fate."`
 }
 
 // Webhook is a receiver of messages over HTTP.
 type Webhook struct {
 	URL          string        `yaml:"url" doc:"https://... that takes messages of channel 'webhook'; empty: none is sent."`
 	SecretFile   string        `yaml:"secret_file" doc:"File that holds the secret that signs each request (HMAC-SHA256)."`
-	Timeout      time.Duration `yaml:"timeout" doc:"For one request."`
+	Timeout      time.Duration `yaml:"timeout" doc:"For one request; below admin.shutdown_timeout."`
 	AllowPrivate bool          `yaml:"allow_private" doc:"Allow loopback and private addresses as receivers."`
 }
 
@@ -205,7 +205,7 @@ func Defaults() Config {
 		Builder:  Builder{Listen: "127.0.0.1:8081", BatchRecords: 500},
 		Activator: Activator{
 			Journeys: "schemas/journeys", PublicURL: "http://127.0.0.1:8080", FencePoll: 100 * time.Millisecond, BatchRecords: 500,
-			SMTP:    SMTP{TLS: "starttls", HELO: "localhost", Timeout: 30 * time.Second},
+			SMTP:    SMTP{TLS: "starttls", HELO: "localhost", Timeout: 10 * time.Second},
 			Webhook: Webhook{Timeout: 10 * time.Second},
 		},
 		Writer:  Writer{BatchRows: 50_000, FlushInterval: time.Second, InsertTimeout: 30 * time.Second},

@@ -264,6 +264,31 @@ func TestValidateNamesThePath(t *testing.T) {
 	}
 }
 
+// A message under way must be able to end while the service shuts down.
+func TestMessagesEndWithinAShutdown(t *testing.T) {
+	for path, change := range map[string]func(*Config, time.Duration){
+		"activator.smtp.timeout": func(c *Config, d time.Duration) {
+			c.Activator.SMTP.Address, c.Activator.SMTP.Timeout = "mail:25", d
+		},
+		"activator.webhook.timeout": func(c *Config, d time.Duration) {
+			c.Activator.Webhook = Webhook{URL: "https://a", SecretFile: "f", Timeout: d}
+		},
+	} {
+		cfg := Defaults()
+		change(&cfg, cfg.Admin.ShutdownTimeout-1)
+		require.NoError(t, Validate(cfg))
+		change(&cfg, cfg.Admin.ShutdownTimeout)
+		var faults Faults
+		require.ErrorAs(t, Validate(cfg), &faults)
+		require.Len(t, faults, 1, faults)
+		require.Equal(t, path, faults[0].Path)
+		require.Contains(t, faults[0].Problem, "admin.shutdown_timeout")
+	}
+	cfg := Defaults()
+	cfg.Admin.ShutdownTimeout = time.Second
+	require.NoError(t, Validate(cfg), "no channel, no message")
+}
+
 func TestPrintHidesSecrets(t *testing.T) {
 	cfg := Defaults()
 	cfg.Collector.Sources = []Source{{Name: "web", WriteKey: "sesame"}}

@@ -270,7 +270,16 @@ func (c *checker) process(cfg Config) {
 		c.listens("admin.listen", cfg.Admin.Listen)
 	}
 	c.lasts("admin.shutdown_timeout", cfg.Admin.ShutdownTimeout)
+	c.endsInTime("activator.smtp.timeout", cfg.Activator.SMTP.Address, cfg.Activator.SMTP.Timeout, cfg.Admin.ShutdownTimeout)
+	c.endsInTime("activator.webhook.timeout", cfg.Activator.Webhook.URL, cfg.Activator.Webhook.Timeout, cfg.Admin.ShutdownTimeout)
 	c.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	c.oneOf("log.format", cfg.Log.Format, "json", "console")
 	c.want(cfg.DataDir != "", "data_dir", "want a directory")
+}
+
+// endsInTime checks the time for one message of a channel that is configured: a shutdown that is over before
+// the message leaves its fate unknown.
+func (c *checker) endsInTime(path, receiver string, message, shutdown time.Duration) {
+	c.want(receiver == "" || shutdown <= 0 || message < shutdown, path,
+		"want less than admin.shutdown_timeout (%s), found %s: an ordered shutdown must not cut a message off", formatDuration(shutdown), formatDuration(message))
 }
