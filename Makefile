@@ -42,7 +42,8 @@ up: build clickhouse ## Run all of Weft in one process, on parts of its own (ARG
 	bin/weft up $(ARGS)
 
 .PHONY: deps
-deps: clickhouse redis ## Fetch what a fresh machine lacks: modules, ClickHouse (libchdb), Redis
+deps: clickhouse ## Fetch what a fresh machine lacks: modules, ClickHouse (libchdb), Redis
+	@scripts/fetch-redis --optional
 	go mod download
 
 ## Build and check it
@@ -56,7 +57,7 @@ lint: ## Lint, with the rules of .golangci.yml
 	$(GOLANGCI_LINT) run ./...
 
 .PHONY: test
-test: bin/testservers ## All rings of tests, on servers given, in Docker, or native ones that it starts
+test: clickhouse redis bin/testservers ## All rings of tests, on servers given, in Docker, or native ones that it starts
 	bin/testservers run -- $(MAKE) --no-print-directory test-here
 
 .PHONY: test-here
