@@ -15,6 +15,7 @@ import (
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/journey"
+	"github.com/weft-cdp/weft/pkg/profile"
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/warehouse"
@@ -29,7 +30,7 @@ func newCheckCommand(a *app) *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration, and whether everything can be reached",
 		Long: `Check the configuration (every fault at once, each with its path and line), then whether Kafka, Redis and ClickHouse can be
-reached, whether the topics are there, whether Redis keeps what it acknowledges, and the journey files. Servers without
+reached, whether the topics and inlets are there, whether Redis keeps what it acknowledges, and the audience and journey files. Servers without
 an address are left out: 'weft up' starts its own. Nothing is changed. Exit status 0 if all is well, else 1.`,
 		Example: `  weft check --config weft.yaml
   weft check --print                     the configuration in effect, without secrets`,
@@ -68,6 +69,7 @@ func runChecks(ctx context.Context, out io.Writer, cfg config.Config) error {
 		{"kafka", unlessGiven(cfg.Kafka.Brokers), func(ctx context.Context) (string, error) { return checkKafka(ctx, cfg) }},
 		{"redis", unlessGiven(cfg.Redis.Addresses), func(ctx context.Context) (string, error) { return checkRedis(ctx, cfg) }},
 		{"clickhouse", unlessGiven(cfg.ClickHouse.Addresses), func(ctx context.Context) (string, error) { return checkClickHouse(ctx, cfg) }},
+		{"audiences", unlessShipped(cfg.Builder.AudiencesFile), func(context.Context) (string, error) { return checkAudiences(cfg.Builder.AudiencesFile) }},
 		{"journeys", unlessOwnJourneys(cfg.Activator.Journeys), func(context.Context) (string, error) { return checkJourneys(cfg.Activator.Journeys) }},
 	}
 	var failed error
@@ -105,6 +107,24 @@ func unlessOwnJourneys(dir string) string {
 	return ""
 }
 
+func unlessShipped(file string) string {
+	if file == "" {
+		return "builder.audiences_file is empty: the shipped example"
+	}
+	return ""
+}
+
+func checkAudiences(file string) (string, error) {
+	b, err := os.ReadFile(file) //nolint:gosec // the operator names the file
+	if err != nil {
+		return "", err
+	}
+	if _, err := profile.ParseAudiences(file, b); err != nil {
+		return "", err
+	}
+	return file + ": no faults", nil
+}
+
 func checkKafka(ctx context.Context, cfg config.Config) (string, error) {
 	client, err := stream.New(cfg.Kafka, zap.NewNop())
 	if err != nil {
@@ -124,7 +144,13 @@ func checkKafka(ctx context.Context, cfg config.Config) (string, error) {
 			return "", fmt.Errorf("topic %s: %s (see 'weft topics')", s.Name, state)
 		}
 	}
-	return fmt.Sprintf("%v: reached, %d topics with %d partitions", cfg.Kafka.Brokers, len(specs), cfg.Topics.Partitions), nil
+	for i, in := range cfg.Collector.Inlets {
+		// The fence waits for every inlet: one that does not exist holds all messages.
+		if _, err := client.PartitionCount(ctx, in.Topic); err != nil {
+			return "", fmt.Errorf("collector.inlets[%d].topic: %w", i, err)
+		}
+	}
+	return fmt.Sprintf("%v: reached, %d topics with %d partitions, %d inlets", cfg.Kafka.Brokers, len(specs), cfg.Topics.Partitions, len(cfg.Collector.Inlets)), nil
 }
 
 func checkRedis(ctx context.Context, cfg config.Config) (string, error) {

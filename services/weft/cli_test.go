@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/weft-cdp/weft/pkg/config"
 )
@@ -108,11 +109,36 @@ func TestCheckTellsWhatIsNotReached(t *testing.T) {
 	require.Equal(t, exitError, code)
 	require.Empty(t, stderr)
 	lines := strings.Split(strings.TrimSpace(stdout), "\n")
-	require.Len(t, lines, 5)
-	for i, want := range []string{"ok   configuration", "-    kafka", "FAIL redis", "-    clickhouse", "ok   journeys"} {
+	require.Len(t, lines, 6)
+	for i, want := range []string{"ok   configuration", "-    kafka", "FAIL redis", "-    clickhouse", "-    audiences", "ok   journeys"} {
 		require.True(t, strings.HasPrefix(lines[i], want), lines[i])
 	}
 	require.Contains(t, lines[2], "127.0.0.1:1")
+}
+
+func TestCheckReadsAudiences(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "audiences.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("audiences:\n  - name: big\n    when: profile.ordres > 1\n"), 0o600))
+	code, stdout, _ := weft(t, "check", "WEFT_BUILDER_AUDIENCES_FILE="+file, "WEFT_ACTIVATOR_JOURNEYS=../../schemas/journeys")
+	require.Equal(t, exitError, code)
+	require.Regexp(t, `(?m)^FAIL audiences .*audiences.yaml:3`, stdout)
+}
+
+// TestCheckMissesAnInlet: a topic of an inlet that does not exist holds the fence, and so every message.
+func TestCheckMissesAnInlet(t *testing.T) {
+	cfg := config.Defaults()
+	var names []string
+	for _, s := range cfg.Topics.Set().Specs() {
+		names = append(names, s.Name)
+	}
+	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(int32(cfg.Topics.Partitions), names...))
+	require.NoError(t, err)
+	defer k.Close()
+	file := filepath.Join(t.TempDir(), "weft.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("collector:\n  inlets:\n    - name: till\n      topic: till.slaes\n      mapping: {type: \"'track'\", event: \"'x'\", userId: $.id}\n"), 0o600))
+	code, stdout, stderr := weft(t, "check --config "+file, "WEFT_KAFKA_BROKERS="+k.ListenAddrs()[0], "WEFT_ACTIVATOR_JOURNEYS=../../schemas/journeys")
+	require.Equal(t, exitError, code, stderr)
+	require.Regexp(t, `(?m)^FAIL kafka .*collector.inlets\[0\].topic.*till.slaes`, stdout)
 }
 
 func TestConfigExampleIsTheShippedFile(t *testing.T) {
