@@ -24,6 +24,7 @@ const (
 // answered. Each cart ends in one receipt; no mail goes out twice; a mail whose fate the crash left open is called
 // unknown and not repeated.
 func TestCrashBetweenDecideAndDeliver(t *testing.T) {
+	t.Parallel()
 	const delay = 8 * time.Second
 	d := deploy(t, options{delay: delay.String()})
 	due := make(chan chan struct{}) // a mail that waits until the activator is gone

@@ -45,6 +45,7 @@ func TestQueryableWithinFiveSeconds(t *testing.T) {
 // TestJourneyEditedWhileRunning: a changed file is taken without a restart; new carts go by it, a running cart keeps what
 // it was armed with; a faulty file changes nothing and is named by its line.
 func TestJourneyEditedWhileRunning(t *testing.T) {
+	t.Parallel()
 	const slow = 20 * time.Second
 	d := deploy(t, options{delay: slow.String()})
 	first := d.version()

@@ -55,7 +55,7 @@ func runAll(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "build weft:", err)
 		return 1
 	}
-	// Tests that run side by side wait for what they have set going: more of them than there are processors may.
+	// Those that run side by side mostly wait for moments of their story: more of them than there are processors may.
 	flag.Parse()
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -85,6 +85,7 @@ func (d *deployment) until(at time.Time) {
 // the till, while a service on its way is held back for half a minute: the decision waits, no mail, one receipt
 // "purchased". Without an order there is exactly one mail, and its unsubscribe link is honoured by the next decision.
 func TestOrderOnSecondDeviceJustBeforeTheReminder(t *testing.T) {
+	t.Parallel()
 	for _, held := range []string{collector, stitcher, builder, activator} {
 		t.Run(held+" held back", func(t *testing.T) {
 			t.Parallel()
