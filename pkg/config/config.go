@@ -105,7 +105,7 @@ type Source struct {
 	Name       string `yaml:"name" doc:"Name of the source; stands on every event."`
 	WriteKey   string `yaml:"write_key" secret:"true" doc:"Key that SDKs send."`
 	Brand      string `yaml:"brand" doc:"Brand of its events."`
-	Trusted    bool   `yaml:"trusted" doc:"May join two known people; false for browsers and apps that anybody can read the key of."`
+	Trusted    bool   `yaml:"trusted" doc:"Carried on every event; set it for servers, not for browsers and apps that anybody can read the key of. Later versions let only trusted sources join two known people; this one does not judge yet."`
 	Historical bool   `yaml:"historical" doc:"All its events are historical, as of an import."`
 }
 
@@ -114,7 +114,7 @@ type Inlet struct {
 	Name       string            `yaml:"name" doc:"Name of the source; stands on every event."`
 	Topic      string            `yaml:"topic" doc:"Topic to read, without prefix: it is yours."`
 	Brand      string            `yaml:"brand" doc:"Brand of its events."`
-	Trusted    bool              `yaml:"trusted" doc:"May join two known people."`
+	Trusted    bool              `yaml:"trusted" doc:"Carried on every event, as for collector.sources."`
 	Historical bool              `yaml:"historical" doc:"All its events are historical."`
 	Mapping    map[string]string `yaml:"mapping" doc:"Event field (userId, event, timestamp, properties.total, ...) to where it stands in the record: a path such as $.sale.id, or a literal in quotes. Empty: the record is a Segment-shaped event."`
 }
