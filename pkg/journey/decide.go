@@ -360,7 +360,7 @@ func (r *run) request(in *Instance, j *Journey, cart *commerce.Cart) bool {
 		ID: messageID(in.Receipt), Receipt: in.Receipt, Journey: in.Journey, Version: in.Version, Brand: r.name,
 		Profile: r.profile, Channel: j.Channel, Purpose: j.Purpose, From: j.From, ReplyTo: j.ReplyTo, To: r.s.Email.Value,
 		Cart:    RequestCart{receiptCart(in.Cart, cart), cart.Lines[:min(len(cart.Lines), MaxLines)]},
-		ArmedAt: in.ArmedAt, DueAt: r.b.dueAt(in), DecidedAt: r.now,
+		ArmedAt: in.ArmedAt, ChangedAt: in.LastOp, DueAt: r.b.dueAt(in), DecidedAt: r.now,
 	}
 	link := r.Unsubscribe(&req)
 	m, err := Render(j, NewInput(r.name, Person{FirstName: r.s.FirstName.Value, Email: req.To}, *cart, link))

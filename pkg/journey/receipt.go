@@ -92,6 +92,7 @@ type Request struct {
 	Headers   map[string]string `json:"headers,omitempty"` // of the mail: List-Unsubscribe
 	Cart      RequestCart       `json:"cart"`
 	ArmedAt   int64             `json:"armedAt"`
+	ChangedAt int64             `json:"changedAt"` // last activity on the cart itself, as known at the decision
 	DueAt     int64             `json:"dueAt"`
 	DecidedAt int64             `json:"decidedAt"`
 }

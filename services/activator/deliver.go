@@ -1,6 +1,7 @@
 package activator
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,8 +42,8 @@ type patience struct {
 	longest time.Duration // longest pause
 }
 
-// defaultPatience rides out a restart of a mail server. A decision is not checked again when it is
-// delivered, so it is not kept for long.
+// defaultPatience rides out a restart of a mail server. What speaks against a message is looked up before
+// every attempt, but what it says of the cart was true when it was decided, so it is not kept for long.
 func defaultPatience() patience {
 	return patience{channel: 10 * time.Minute, message: 2 * time.Minute, age: time.Hour, first: time.Second, longest: time.Minute}
 }
@@ -53,8 +54,13 @@ func defaultPatience() patience {
 // key attempt:ID:N, and its end is written to end:ID:N. An attempt that was begun and has no end was cut
 // off by a crash: where the channel knows repetitions the next one is made, elsewhere the receipt says
 // unknown. So whatever dies, a message goes out at most once through a channel that cannot tell.
+//
+// Before every attempt the person is looked at again: a message that waited for its channel is not sent to
+// somebody who has bought or said no since. That reads what the decide stage has folded by then, without
+// the fence: what is acknowledged in the very moment of sending comes too late, as it would for any mail.
 type delivery struct {
 	topics   topic.Set
+	people   people
 	senders  map[string]connector.Sender
 	store    *store.Client
 	log      *zap.Logger
@@ -75,9 +81,9 @@ type known struct {
 
 var _ keyed.Planner = (*delivery)(nil)
 
-func newDelivery(topics topic.Set, senders map[string]connector.Sender, deps Deps, m *metrics) *delivery {
+func newDelivery(topics topic.Set, p people, senders map[string]connector.Sender, deps Deps, m *metrics) *delivery {
 	return &delivery{
-		topics: topics, senders: senders, store: deps.Store, log: deps.Log, metrics: m, now: deps.Now,
+		topics: topics, people: p, senders: senders, store: deps.Store, log: deps.Log, metrics: m, now: deps.Now,
 		patience: defaultPatience(), slots: make(chan struct{}, maxParallel), known: map[string]known{},
 	}
 }
@@ -170,14 +176,6 @@ func (d *delivery) deliver(ctx context.Context, slot keyed.Slot, req *journey.Re
 	for n := 1; ; n++ {
 		mark := slot.Tag() + "attempt:" + req.ID + ":" + strconv.Itoa(n)
 		endKey := slot.Tag() + "end:" + req.ID + ":" + strconv.Itoa(n)
-		if age := d.now().Sub(time.UnixMilli(req.DecidedAt)); age > d.patience.age {
-			// Only what nobody has begun may be given up as too old; what was begun has an end, or none.
-			if v, err := d.store.Get(ctx, mark); err != nil {
-				return end{}, err
-			} else if v == nil {
-				return givenUp(uncertain, journey.ReasonExpired, "decided "+age.Truncate(time.Second).String()+" ago"), nil
-			}
-		}
 		e, mine, sendErr, err := d.attempt(ctx, sender, req, payload, try{mark, endKey, uncertain})
 		if err != nil {
 			return end{}, err
@@ -211,10 +209,15 @@ func (d *delivery) deliver(ctx context.Context, slot keyed.Slot, req *journey.Re
 
 // givenUp is the end of a message that nobody tries any more.
 func givenUp(uncertain bool, reason, detail string) end {
+	return orUnknown(uncertain, end{Outcome: journey.Failed, Reason: reason, Detail: detail})
+}
+
+// orUnknown is the end e, unless an earlier attempt may have been taken.
+func orUnknown(uncertain bool, e end) end {
 	if uncertain {
-		return end{Outcome: journey.Unknown, Reason: journey.ReasonNoAnswer, Detail: detail}
+		return end{Outcome: journey.Unknown, Reason: journey.ReasonNoAnswer, Detail: cmp.Or(e.Detail, "not tried again: "+e.Reason)}
 	}
-	return end{Outcome: journey.Failed, Reason: reason, Detail: detail}
+	return e
 }
 
 // begin takes an attempt for this call alone; false: it was begun before.
@@ -272,7 +275,8 @@ type try struct {
 
 // attempt hands the message over once and writes down how that ended, unless somebody has begun this attempt before;
 // sendErr is that of an end without outcome. It waits for its turn before it makes the mark: a mark without an end means
-// that nobody can tell, so only what is really under way may have one when the process dies.
+// that nobody can tell, so only what is really under way may have one when the process dies. A message that is
+// overtaken takes the mark too: whoever made it before may have sent it.
 func (d *delivery) attempt(ctx context.Context, sender connector.Sender, req *journey.Request, payload []byte, t try) (e end, mine bool, sendErr, err error) {
 	select {
 	case d.slots <- struct{}{}:
@@ -280,11 +284,21 @@ func (d *delivery) attempt(ctx context.Context, sender connector.Sender, req *jo
 	case <-ctx.Done():
 		return end{}, false, nil, ctx.Err()
 	}
+	over, err := d.overtaken(ctx, req, t.uncertain)
+	if err != nil {
+		// What was begun before has its end, whoever it was for.
+		if v, getErr := d.store.Get(ctx, t.mark); getErr != nil || v == nil {
+			return end{}, false, nil, errors.Join(err, getErr)
+		}
+		return end{}, false, nil, nil
+	}
 	if mine, err = d.begin(ctx, t.mark); err != nil || !mine {
 		return end{}, false, nil, err
 	}
-	e, sendErr = d.send(ctx, sender, req, payload)
-	e.Uncertain = e.Uncertain || t.uncertain
+	if e = over; e.Outcome == "" {
+		e, sendErr = d.send(ctx, sender, req, payload)
+		e.Uncertain = e.Uncertain || t.uncertain
+	}
 	d.record(ctx, t.end, e)
 	return e, true, sendErr, nil
 }

@@ -55,13 +55,23 @@ func (c *channel) Send(_ context.Context, m connector.Message) (connector.Result
 
 func transient() error { return connector.Fail(connector.Transient, "come back") }
 
+// willing is people who all want mail.
+func (e *env) willing() people {
+	return people{
+		state: func(context.Context, string) (*journey.State, error) {
+			return &journey.State{Brands: map[string]*journey.Brand{"main": {Consent: map[string]journey.Yes{"email/marketing": {OK: true}}}}}, nil
+		},
+		suppressed: func(string) bool { return false },
+	}
+}
+
 // deliverer is the deliver stage of one process.
 func (e *env) deliverer(c *channel) *delivery {
 	e.t.Helper()
 	m, err := newMetrics(nil)
 	require.NoError(e.t, err)
 	_, st := e.connect()
-	d := newDelivery(e.topics, map[string]connector.Sender{"email": c}, Deps{Store: st, Log: testLog(e.t), Now: e.now}, m)
+	d := newDelivery(e.topics, e.willing(), map[string]connector.Sender{"email": c}, Deps{Store: st, Log: testLog(e.t), Now: e.now}, m)
 	d.patience.first, d.patience.longest = time.Millisecond, time.Millisecond
 	return d
 }
@@ -69,7 +79,7 @@ func (e *env) deliverer(c *channel) *delivery {
 func (e *env) request(id string) keyed.Record {
 	e.t.Helper()
 	b, err := journey.Encode(journey.Request{
-		ID: id, Receipt: "r-" + id, Journey: "j", Channel: "email", To: "ada@example.com", DecidedAt: e.now().UnixMilli(),
+		ID: id, Receipt: "r-" + id, Journey: "j", Brand: "main", Profile: "ada", Channel: "email", Purpose: "marketing", To: "ada@example.com", DecidedAt: e.now().UnixMilli(),
 		Headers: map[string]string{"List-Unsubscribe": "<x>"},
 	})
 	require.NoError(e.t, err)
@@ -187,6 +197,53 @@ func TestTooOldToBeTrue(t *testing.T) {
 
 	d.senders = nil
 	require.Equal(t, "suppressed/channel_off", how(plan(t, d, e.request("m3"))[0]))
+}
+
+// Between attempts the person says no, or cannot be read.
+func TestLooksAgainBeforeEveryAttempt(t *testing.T) {
+	no := map[string]*journey.Brand{"main": {Receive: map[string]journey.Yes{"email": {At: 1}}}}
+	unknown := connector.Fail(connector.Unknown, "no answer")
+	for name, tc := range map[string]struct {
+		idempotent bool
+		answer     error
+		want       string
+	}{
+		"not taken":                             {answer: transient(), want: "suppressed/unsubscribed"},
+		"taken or not, and it would know again": {idempotent: true, answer: unknown, want: "unknown/no_answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t)
+			c := &channel{idempotent: tc.idempotent, answers: []error{tc.answer}}
+			d := e.deliverer(c)
+			c.during = func() {
+				d.people.state = func(context.Context, string) (*journey.State, error) { return &journey.State{Brands: no}, nil }
+			}
+			r := e.request("m1")
+			require.Equal(t, tc.want, how(plan(t, d, r)[0]))
+			require.Equal(t, tc.want, how(plan(t, e.deliverer(&channel{}), r)[0]), "the next owner finds the end")
+			require.Len(t, c.got, 1)
+		})
+	}
+
+	e := newEnv(t)
+	c := &channel{}
+	d := e.deliverer(c)
+	sent := e.request("sent")
+	plan(t, d, sent)
+	for want, s := range map[string]*journey.State{"away": nil, "consent": {}} {
+		heir := e.deliverer(c)
+		heir.people.state = func(context.Context, string) (*journey.State, error) {
+			if s == nil {
+				return nil, errors.New("redis is away")
+			}
+			return s, nil
+		}
+		_, err := heir.Plan(t.Context(), keyed.Slot{}, []keyed.Record{e.request("m1")})
+		require.ErrorContains(t, err, want)
+		require.Equal(t, "delivered/sent", how(plan(t, heir, sent)[0]), "what has its end needs no look")
+	}
+	require.Len(t, c.got, 1)
+	require.Equal(t, "delivered/sent", how(plan(t, d, e.request("m1"))[0]), "held, not lost")
 }
 
 // One message that hangs on a grey list does not lose what the others of its batch came to.

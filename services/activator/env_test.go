@@ -268,6 +268,8 @@ type mailbox struct {
 	addr string
 	mu   sync.Mutex
 	got  [][]byte
+	away bool
+	sent int // clients sent away
 }
 
 func newMailbox(t *testing.T) *mailbox {
@@ -275,11 +277,34 @@ func newMailbox(t *testing.T) *mailbox {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	m := &mailbox{addr: l.Addr().String()}
-	srv := gosmtp.NewServer(gosmtp.BackendFunc(func(*gosmtp.Conn) (gosmtp.Session, error) { return &session{m: m}, nil }))
+	srv := gosmtp.NewServer(gosmtp.BackendFunc(m.session))
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.Serve(l) }()
 	t.Cleanup(func() { _ = l.Close(); _ = srv.Close(); <-done })
 	return m
+}
+
+func (m *mailbox) session(*gosmtp.Conn) (gosmtp.Session, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.away {
+		m.sent++
+		return nil, &gosmtp.SMTPError{Code: 421, Message: "closing"}
+	}
+	return &session{m: m}, nil
+}
+
+// goAway is a mail server that shuts down or is back; sentAway is how many met it while it was away.
+func (m *mailbox) goAway(away bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.away = away
+}
+
+func (m *mailbox) sentAway() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sent
 }
 
 func (m *mailbox) mails() [][]byte {

@@ -8,6 +8,7 @@
 // It owns: the deciders' states in Redis, the journeys that run, activations.requested and
 // activations.settled. It guarantees that every armed cart ends in exactly one receipt, whatever crashes;
 // that no message is requested for a cart which an order acknowledged before the decision had bought; that
+// a message which waits for its channel is not sent to somebody who has bought or said no since; that
 // a changed journey or suppression file is taken while running, and a faulty one changes nothing; that a
 // message is never sent twice through a channel that cannot tell, where a crash leaves its fate open the
 // receipt says unknown. It must not know how people are recognized (identity-stitcher) nor what is written
@@ -105,7 +106,7 @@ func build(cfg config.Config, deps Deps) (*Service, error) {
 	s.deliver, err = keyed.NewPlan(keyed.Options{
 		Stage: topic.StageDeliver, Input: topics.ActivationsRequested(), Topics: topics,
 		BatchRecords: min(cfg.Activator.BatchRecords, deliverBatch),
-	}, newDelivery(topics, senders, deps, m), kd)
+	}, newDelivery(topics, decided(deps.Store, topics, s.rules), senders, deps, m), kd)
 	return s, err
 }
 

@@ -99,6 +99,43 @@ func TestNoMailAfterThePurchase(t *testing.T) {
 	require.Empty(t, e.read(e.topics.ActivationsRequested()))
 }
 
+// The mail server is away when messages are decided. Who buys or says no until it is back gets none.
+func TestNoMailToWhoBuysOrLeavesWhileItWaits(t *testing.T) {
+	e := newEnv(t)
+	s, _ := e.start()
+	e.mail.goAway(true)
+	want := map[string]string{
+		"buys": "purchased", "leaves": "unsubscribed", "denies": "consent_denied", "calls": "suppression_list", "waits": "sent", "phone": "purchased",
+	}
+	for p := range want {
+		e.reachable(p)
+		e.shops(p, "cart of "+p)
+	}
+	e.decided()
+	e.pass(time.Hour)
+	require.Eventually(t, func() bool { return e.mail.sentAway() >= len(want) }, waitAtMost, look)
+	require.Len(t, e.read(e.topics.ActivationsRequested()), len(want))
+
+	e.pass(time.Second)
+	e.orders("buys")
+	e.send("leaves", `"type":"track","event":"Unsubscribed","properties":{"channel":"email"}`)
+	e.send("denies", `"type":"track","event":"Consent Updated","properties":{"channel":"email","purpose":"marketing","status":"denied"}`)
+	e.merge("phone", "buys") // who bought as the person they turned out to be
+	require.NoError(t, os.WriteFile(e.cfg.Activator.SuppressionFile, []byte("calls@example.com\n"), 0o600))
+	require.Eventually(t, func() bool { return s.rules.decider().Suppressed("calls@example.com") }, waitAtMost, look)
+	e.decided()
+	e.mail.goAway(false)
+
+	got := map[string]string{}
+	for _, r := range e.receipts(len(want)) {
+		got[r.Profile] = r.Reason
+		require.NotEmpty(t, r.Message)
+	}
+	require.Equal(t, want, got)
+	require.Len(t, e.mail.mails(), 1)
+	require.Contains(t, string(e.mail.mails()[0]), "waits@example.com")
+}
+
 // An order was acknowledged and the stitcher is behind: the cart waits for it, however long it is due.
 func TestDecisionWaitsForWhatWasAcknowledged(t *testing.T) {
 	e := newEnv(t)

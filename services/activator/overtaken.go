@@ -1,0 +1,51 @@
+package activator
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/weft-cdp/weft/pkg/journey"
+	"github.com/weft-cdp/weft/pkg/keyed"
+	"github.com/weft-cdp/weft/pkg/store"
+	"github.com/weft-cdp/weft/pkg/topic"
+)
+
+// people is what is known of the persons to write to.
+type people struct {
+	state      func(ctx context.Context, profile string) (*journey.State, error) // nil: nothing is known
+	suppressed func(address string) bool                                         // never to be written to
+}
+
+// decided is people as the decide stage knows them.
+func decided(st *store.Client, topics topic.Set, rules *rulebook) people {
+	return people{
+		state: func(ctx context.Context, profile string) (*journey.State, error) {
+			_, s, _, err := keyed.ReadState[journey.State](ctx, st, topics, topic.StageDecide, journey.StateVersion, profile)
+			return s, err
+		},
+		suppressed: func(address string) bool { return rules.decider().Suppressed(address) },
+	}
+}
+
+// overtaken is the end of a message that is not to be sent any more: too old, or by what is known of the
+// person now; without outcome if it stands.
+func (d *delivery) overtaken(ctx context.Context, req *journey.Request, uncertain bool) (end, error) {
+	if age := d.now().Sub(time.UnixMilli(req.DecidedAt)); age > d.patience.age {
+		return givenUp(uncertain, journey.ReasonExpired, "decided "+age.Truncate(time.Second).String()+" ago"), nil
+	}
+	s, err := d.people.state(ctx, req.Profile)
+	if err != nil {
+		return end{}, fmt.Errorf("look at %s again: %w", req.Profile, err)
+	}
+	switch reason := journey.Withdrawn(s, req, d.people.suppressed); reason {
+	case "":
+		return end{}, nil
+	case journey.ReasonNoConsent:
+		// The state moves to a person found to be the same, and a no may move with it. Should it never
+		// arrive, the message grows too old.
+		return end{}, fmt.Errorf("look at %s again: the consent that the decision was made with is not there", req.Profile)
+	default:
+		return orUnknown(uncertain, end{Outcome: journey.Suppressed, Reason: reason}), nil
+	}
+}
