@@ -133,7 +133,7 @@ func (s *Service) Addr() string {
 }
 
 // Ready returns nil when the door is open, Kafka has shown the topics, and every inlet partition that this
-// process owns has been read up to its end once.
+// process owns has been read up to its end once. It names every inlet that is down, and why.
 func (s *Service) Ready() error {
 	s.mu.Lock()
 	err := s.state
@@ -141,12 +141,11 @@ func (s *Service) Ready() error {
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, in := range s.inlets {
-		if err := in.ready(); err != nil {
-			return err
-		}
+		errs = append(errs, in.ready())
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (s *Service) become(err error) {
@@ -156,8 +155,8 @@ func (s *Service) become(err error) {
 }
 
 // Run opens the doors and serves until ctx ends; then it finishes what is in flight and returns nil. An
-// error means that it cannot go on: the port is taken, the topics have another partition count, or an inlet
-// has lost records to retention.
+// error means that it cannot go on: the port is taken, or the topics have another partition count. An inlet
+// that has lost records to retention is down alone: Ready, the log and a metric say so.
 func (s *Service) Run(ctx context.Context) error {
 	if err := s.Listen(); err != nil {
 		return err
@@ -183,17 +182,14 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 		})
 	}
-	work := func(f func(context.Context) error) {
-		workers.Go(func() {
-			if err := f(ctx); err != nil && ctx.Err() == nil {
-				fail(err)
-			}
-		})
-	}
 	s.become(errNoTopics)
-	work(s.awaitTopics)
+	workers.Go(func() {
+		if err := s.awaitTopics(ctx); err != nil && ctx.Err() == nil {
+			fail(err)
+		}
+	})
 	for _, in := range s.inlets {
-		work(in.run)
+		workers.Go(func() { in.run(ctx) })
 	}
 	workers.Go(func() {
 		if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {

@@ -495,7 +495,7 @@ func TestASenderThatHungUpHasItsEventsStored(t *testing.T) {
 func TestAnIncompleteRequestIsToBeSentAgain(t *testing.T) {
 	f := newFixture(t)
 	for _, body := range []string{`{"userId":`, zipped(t, `{"userId":"u"}`)[:20]} {
-		r := httptest.NewRequest("POST", "/v1/page", io.MultiReader(strings.NewReader(body), broken{}))
+		r := httptest.NewRequest(http.MethodPost, "/v1/page", io.MultiReader(strings.NewReader(body), broken{}))
 		r.Header.Set("Authorization", basic("wk_demo"))
 		w := httptest.NewRecorder()
 		f.ServeHTTP(w, r)

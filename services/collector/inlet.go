@@ -39,6 +39,7 @@ type inlet struct {
 
 	mu     sync.Mutex
 	behind map[int]bool // owned partitions; true until the end was reached once
+	down   error        // why it has stopped for good; nil while it runs
 }
 
 // newInlets makes the shipped inbox and the configured inlets; the error names every faulty mapping.
@@ -62,6 +63,7 @@ func newInlets(cfg config.Config, deps Deps, in *intake, m *metrics) ([]*inlet, 
 				errs = append(errs, fmt.Errorf("collector.inlets[%d] (%s): mapping: %w", i-1, c.Name, err))
 			}
 		}
+		m.down.WithLabelValues(c.Name).Set(0)
 		inlets = append(inlets, x)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -70,18 +72,32 @@ func newInlets(cfg config.Config, deps Deps, in *intake, m *metrics) ([]*inlet, 
 	return inlets, nil
 }
 
-// run reads the partitions that the group gives this process until ctx ends. A missing topic is waited for.
-func (in *inlet) run(ctx context.Context) error {
+// run reads the partitions that the group gives this process until ctx ends. A missing topic is waited for. What
+// ends one inlet, such as records lost to retention, is told here and by ready, and is no reason to close the
+// HTTP door or the other inlets.
+func (in *inlet) run(ctx context.Context) {
 	err := in.client.RunGroup(ctx, stream.GroupOptions{Group: in.group, Topics: []string{in.topic}}, in.own)
-	if err != nil {
-		return fmt.Errorf("inlet %s: %w", in.source.name, err)
+	if err == nil || ctx.Err() != nil {
+		return
 	}
-	return nil
+	in.stopped(err)
+	in.metrics.down.WithLabelValues(in.source.name).Set(1)
+	in.log.Error("inlet is down until the collector is restarted", zap.Error(err))
+}
+
+// stopped notes why the inlet is down.
+func (in *inlet) stopped(err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.down = err
 }
 
 func (in *inlet) ready() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.down != nil {
+		return fmt.Errorf("inlet %s is down: %w", in.source.name, in.down)
+	}
 	for p, behind := range in.behind {
 		if behind {
 			return fmt.Errorf("inlet %s: partition %d of %s has not been read to its end yet", in.source.name, p, in.topic)
@@ -128,8 +144,10 @@ func (in *inlet) own(ctx context.Context, cl *stream.Claim) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, stream.ErrOffsetOutOfRange):
-			return fmt.Errorf("read %s partition %d: records were deleted before they were read (retention); "+
+			err = fmt.Errorf("read %s partition %d: records were deleted before they were read (retention); "+
 				"set the offsets of group %s to where reading should go on: %w: %w", in.topic, cl.Partition, in.group, stream.ErrStop, err)
+			in.stopped(err) // before forget, so that it does not look ready while the group is left
+			return err
 		case err != nil:
 			return err
 		}
@@ -180,83 +198,126 @@ func (c *committer) commit(ctx context.Context, offset int64) error {
 	return nil
 }
 
-// lane is one partition of events.collected or events.rejected.
-type lane struct {
-	topic     string
-	partition int
+// pass produces the events of recs and returns nil when Kafka has all of them. events.collected comes first, its
+// partitions side by side; then events.rejected, when it is known what the broker refuses: the positions of one
+// source must grow in each of its partitions, else the smaller one is dropped as a repeat.
+func (in *inlet) pass(ctx context.Context, recs []stream.Record) error {
+	made := make([]record, len(recs))
+	for i := range recs {
+		made[i] = in.record(&recs[i])
+	}
+	err := in.each(made, false, func(partition int, list []int) error {
+		return in.collect(ctx, partition, recs, made, list)
+	})
+	if err != nil {
+		return err
+	}
+	return in.each(made, true, func(partition int, list []int) error {
+		return in.reject(ctx, partition, recs, made, list)
+	})
 }
 
-// pass produces the events of recs and returns nil when Kafka has all of them. Records for one target partition
-// go in order; target partitions go side by side.
-func (in *inlet) pass(ctx context.Context, recs []stream.Record) error {
-	if len(recs) == 0 {
-		return nil
-	}
-	lanes := map[lane][]record{}
-	for i := range recs {
-		r := in.record(&recs[i])
-		to := in.set.EventsCollected()
-		if r.reason != "" {
-			to = in.set.EventsRejected()
+// each calls f side by side for the partitions that the collected, or else the rejected, ones of made are for.
+// list holds their indexes, growing.
+func (in *inlet) each(made []record, rejected bool, f func(partition int, list []int) error) error {
+	lists := map[int][]int{}
+	for i := range made {
+		if (made[i].reason != "") == rejected {
+			p := topic.Partition(made[i].Key, in.set.Partitions)
+			lists[p] = append(lists[p], i)
 		}
-		at := lane{to, topic.Partition(r.Key, in.set.Partitions)}
-		lanes[at] = append(lanes[at], r)
 	}
-	errs := make(chan error, len(lanes))
-	for at, list := range lanes {
-		go func() { errs <- in.produce(ctx, at, list) }()
+	errs := make(chan error, len(lists))
+	for p, list := range lists {
+		go func() { errs <- f(p, list) }()
 	}
 	var err error
-	for range lanes {
+	for range lists {
 		err = errors.Join(err, <-errs)
 	}
 	return err
 }
 
-// produce sends one lane. A record that the broker itself refuses goes to events.rejected, its first bytes.
-func (in *inlet) produce(ctx context.Context, at lane, list []record) error {
+// collect sends those of made that list names to a partition of events.collected. What the broker itself refuses
+// becomes a rejected record in its place, for reject to send.
+func (in *inlet) collect(ctx context.Context, partition int, recs []stream.Record, made []record, list []int) error {
 	for len(list) > 0 {
-		out := make([]stream.Record, len(list))
-		for i := range list {
-			out[i] = list[i].Record
-		}
-		err := in.client.Produce(ctx, at.topic, at.partition, out)
-		if err == nil {
-			break
-		}
-		refused := (*stream.RecordError)(nil)
-		if !errors.As(err, &refused) || refused.Index >= len(list) {
-			return err
-		}
-		r := list[refused.Index]
-		if len(r.Value) <= maxKeptBytes && r.reason != "" {
-			return err // cannot be made smaller
-		}
-		position, _ := topic.Get(r.Headers, topic.HeaderPosition)
-		origin, _ := topic.Get(r.Headers, topic.HeaderOrigin)
-		why := &event.Error{Reason: reasonRefused, Detail: refused.Error()}
-		rejected := in.intake.reject(r.Value[:min(len(r.Value), maxKeptBytes)], r.meta, r.Key, why, origin, "")
-		rejected.Headers = append(rejected.Headers, topic.Header{Key: topic.HeaderPosition, Value: []byte(position)})
-		err = in.client.Produce(ctx, in.set.EventsRejected(), topic.Partition(r.Key, in.set.Partitions), []stream.Record{rejected.Record})
+		done, refused, err := in.produce(ctx, in.set.EventsCollected(), partition, made, list)
 		if err != nil {
 			return err
 		}
-		list[refused.Index] = rejected
-		for i := range list[:refused.Index+1] {
-			in.intake.acknowledged(&list[i])
+		if list = list[done:]; refused != nil {
+			made[list[0]] = in.refused(&recs[list[0]], &made[list[0]], refused)
+			list = list[1:]
 		}
-		list = list[refused.Index+1:]
-	}
-	for i := range list {
-		in.intake.acknowledged(&list[i])
 	}
 	return nil
+}
+
+// reject sends those of made that list names to a partition of events.rejected. What the broker refuses goes
+// shortened, in its turn.
+func (in *inlet) reject(ctx context.Context, partition int, recs []stream.Record, made []record, list []int) error {
+	for len(list) > 0 {
+		done, refused, err := in.produce(ctx, in.set.EventsRejected(), partition, made, list)
+		if err != nil {
+			return err
+		}
+		if list = list[done:]; refused != nil {
+			r := &made[list[0]]
+			if len(r.Value) <= maxKeptBytes {
+				return refused // cannot be made smaller
+			}
+			*r = in.refused(&recs[list[0]], r, refused)
+		}
+	}
+	return nil
+}
+
+// produce sends those of made that list names to one partition. It returns how many of them Kafka has, and why it
+// refuses the next one; nil and all of them if it refuses none.
+func (in *inlet) produce(ctx context.Context, name string, partition int, made []record, list []int) (int, *stream.RecordError, error) {
+	out := make([]stream.Record, len(list))
+	for i, at := range list {
+		out[i] = made[at].Record
+	}
+	done := len(list)
+	err := in.client.Produce(ctx, name, partition, out)
+	refused := (*stream.RecordError)(nil)
+	if err != nil {
+		if !errors.As(err, &refused) || refused.Index >= len(list) {
+			return 0, nil, err
+		}
+		done = refused.Index
+	}
+	for _, at := range list[:done] {
+		in.intake.acknowledged(&made[at])
+	}
+	return done, refused, nil
+}
+
+// refused is the record of events.rejected for one that the broker refused: the first bytes as they came.
+func (in *inlet) refused(rec *stream.Record, r *record, refused *stream.RecordError) record {
+	why := &event.Error{Reason: reasonRefused, Detail: refused.Error()}
+	rejected := in.intake.reject(rec.Value[:min(len(rec.Value), maxKeptBytes)], r.meta, r.Key, why, in.origin(rec), "")
+	rejected.Headers = append(rejected.Headers, in.position(rec))
+	return rejected
+}
+
+// origin names a foreign record: its topic, partition and offset.
+func (in *inlet) origin(rec *stream.Record) string {
+	return in.topic + ":" + strconv.Itoa(rec.Partition) + ":" + strconv.FormatInt(rec.Offset, 10)
+}
+
+// position is the header with the source position of a foreign record.
+func (in *inlet) position(rec *stream.Record) topic.Header {
+	position := topic.Position{Stage: topic.StageCollector + "/" + in.topic, Partition: rec.Partition, Seq: rec.Offset}
+	return topic.Header{Key: topic.HeaderPosition, Value: []byte(position.String())}
 }
 
 // record makes the event of one foreign record; what cannot be one becomes a rejected record. The same record
 // gives the same key, body and position, whoever reads it and when.
 func (in *inlet) record(rec *stream.Record) record {
-	origin := in.topic + ":" + strconv.Itoa(rec.Partition) + ":" + strconv.FormatInt(rec.Offset, 10)
+	origin := in.origin(rec)
 	id := origin
 	meta, body, err := in.event(rec)
 	if meta.MessageID != "" {
@@ -275,8 +336,7 @@ func (in *inlet) record(rec *stream.Record) record {
 	if r.Key == nil {
 		r.Key = []byte(origin) // the same partition each time
 	}
-	position := topic.Position{Stage: topic.StageCollector + "/" + in.topic, Partition: rec.Partition, Seq: rec.Offset}
-	r.Headers = append(r.Headers, topic.Header{Key: topic.HeaderPosition, Value: []byte(position.String())})
+	r.Headers = append(r.Headers, in.position(rec))
 	return r
 }
 

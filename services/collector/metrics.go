@@ -16,6 +16,7 @@ type metrics struct {
 	rejected *prometheus.CounterVec
 	inFlight prometheus.Gauge
 	lag      *prometheus.GaugeVec
+	down     *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -32,9 +33,11 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "Request bytes held in memory now."}),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "weft_collector_inlet_lag_records",
 			Help: "Records of an inlet partition that are not passed on yet, as of the last fetch."}, []string{"topic", "partition"}),
+		down: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "weft_collector_inlet_down",
+			Help: "1 if an inlet of this process has stopped for good, for instance behind its topic's retention; else 0."}, []string{"inlet"}),
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.events, m.rejected, m.inFlight, m.lag} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.events, m.rejected, m.inFlight, m.lag, m.down} {
 		errs = append(errs, reg.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -2,8 +2,10 @@ package collector
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
@@ -18,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/event"
@@ -34,6 +37,7 @@ type broker struct {
 	t      testing.TB
 	client *stream.Client
 	cfg    config.Config
+	log    *zap.Logger // of the collectors
 }
 
 const tillTopic, tillPartitions = "till.sales", 2
@@ -51,7 +55,7 @@ func newBroker(t testing.TB) *broker {
 	cfg.Collector.Inlets = []config.Inlet{{Name: "till", Topic: tillTopic, Brand: "shop", Trusted: true, Mapping: map[string]string{
 		"event": "'Order Completed'", "externalIds.loyalty_id": "$.card", "properties.order_id": "$.id", "properties.total": "$.total", "timestamp": "$.at",
 	}}}
-	b := &broker{Cluster: cluster, t: t, cfg: cfg}
+	b := &broker{Cluster: cluster, t: t, cfg: cfg, log: zaptest.NewLogger(t, zaptest.Level(zap.DPanicLevel))}
 	b.client = b.connect()
 	require.NoError(t, b.client.EnsureTopics(b.context(), cfg.Topics.Set().Specs(), cfg.Topics))
 	return b
@@ -73,12 +77,30 @@ func (b *broker) connect() *stream.Client {
 // running is a collector and how to stop it.
 type running struct {
 	*Service
-	stop func() error // ends Run and waits for it; may be called again
-	wait func() error // waits until Run ends by itself
+	t        testing.TB
+	registry *prometheus.Registry
+	stop     func() error // ends Run and waits for it; may be called again
+	wait     func() error // waits until Run ends by itself
+}
+
+// gauge returns the values of a gauge by its first label.
+func (r *running) gauge(name string) map[string]float64 {
+	families, err := r.registry.Gather()
+	require.NoError(r.t, err)
+	values := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				values[m.GetLabel()[0].GetValue()] = m.GetGauge().GetValue()
+			}
+		}
+	}
+	return values
 }
 
 func (b *broker) start() *running {
-	deps := Deps{Stream: b.connect(), Log: zaptest.NewLogger(b.t, zaptest.Level(zap.DPanicLevel)), Metrics: prometheus.NewRegistry(),
+	registry := prometheus.NewRegistry()
+	deps := Deps{Stream: b.connect(), Log: b.log, Metrics: registry,
 		Now: func() time.Time { return now }}
 	s, err := New(b.cfg, deps)
 	require.NoError(b.t, err)
@@ -86,7 +108,7 @@ func (b *broker) start() *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	r := &running{Service: s, wait: sync.OnceValue(func() error { return <-done })}
+	r := &running{Service: s, t: b.t, registry: registry, wait: sync.OnceValue(func() error { return <-done })}
 	r.stop = func() error { cancel(); return r.wait() }
 	b.t.Cleanup(func() { _ = r.stop() })
 	return r
@@ -355,8 +377,10 @@ func TestAbortedTransactionsAreLeftOut(t *testing.T) {
 	require.NoError(t, s.stop())
 }
 
+// One inlet behind its retention is down and says so; the door and the other inlets go on.
 func TestAnInletThatLostRecordsStopsLoudly(t *testing.T) {
 	b := newBroker(t)
+	set := b.cfg.Topics.Set()
 	k := b.foreign(kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	b.produce(k, tillTopic, sale(1))
 	s := b.ready()
@@ -372,10 +396,88 @@ func TestAnInletThatLostRecordsStopsLoudly(t *testing.T) {
 	req.Topics = append(req.Topics, rt)
 	_, err := req.RequestWith(b.context(), k)
 	require.NoError(t, err)
-	err = b.start().wait()
-	require.ErrorIs(t, err, stream.ErrStop)
-	require.ErrorContains(t, err, "inlet till: ")
-	require.ErrorContains(t, err, "set the offsets of group weft.collector.till.sales")
+
+	core, logged := observer.New(zap.ErrorLevel)
+	b.log = zap.New(core)
+	s = b.start()
+	require.Eventually(t, func() bool { return errors.Is(s.Ready(), stream.ErrStop) && logged.Len() > 0 }, patience, 5*time.Millisecond)
+	require.ErrorContains(t, s.Ready(), "inlet till is down: ")
+	require.ErrorContains(t, s.Ready(), "set the offsets of group weft.collector.till.sales")
+	require.Equal(t, map[string]float64{"till": 1, "inbox": 0}, s.gauge("weft_collector_inlet_down"))
+
+	status, text := post(t, "http://"+s.Addr()+"/v1/page", basic("wk_demo"), `{"userId":"u"}`)
+	require.Equal(t, 200, status, text)
+	b.produce(b.foreign(), set.EventsInbox(), `{"type":"page","userId":"u"}`)
+	b.caughtUp(set.EventsInbox())
+	require.ErrorIs(t, s.Ready(), stream.ErrStop, "it stays down")
+	require.NoError(t, s.stop())
+	require.Len(t, flat(b.read(set.EventsCollected())), 3, "sale 1 and what came by the door and by the inbox")
+	errs := logged.FilterMessage("inlet is down until the collector is restarted").All()
+	require.Len(t, errs, 1)
+	require.Equal(t, "till", errs[0].ContextMap()["inlet"])
+}
+
+// What the broker refuses stands among what the collector refuses by growing position, so that a reader that
+// drops what is not above the highest position it has seen (rule 1) loses none of them.
+func TestRejectedRecordsKeepTheOrderOfTheirSource(t *testing.T) {
+	b := newBroker(t)
+	set := b.cfg.Topics.Set()
+	limit := "4000"
+	b.alter(set.EventsCollected(), "max.message.bytes", &limit)
+	noise := make([]byte, 8000) // cannot be compressed below the limit
+	_, err := rand.NewChaCha8([32]byte{}).Read(noise)
+	require.NoError(t, err)
+	var values []string
+	var refused, rejected, stored int
+	for i := range 60 {
+		switch i % 20 {
+		case 0:
+			refused++
+			values = append(values, fmt.Sprintf(`{"type":"page","userId":"u%d","properties":{"noise":"%x"}}`, i, noise))
+		case 10:
+			stored++
+			values = append(values, fmt.Sprintf(`{"type":"page","userId":"u%d"}`, i))
+		default:
+			rejected++
+			values = append(values, "not json")
+		}
+	}
+	b.produce(b.foreign(kgo.RecordPartitioner(kgo.ManualPartitioner())), set.EventsInbox(), values...)
+	s := b.ready()
+	b.caughtUp(set.EventsInbox())
+	require.NoError(t, s.stop())
+
+	require.Len(t, flat(b.read(set.EventsCollected())), stored)
+	reasons := map[string]int{}
+	for _, recs := range b.read(set.EventsRejected()) {
+		highest := int64(-1)
+		for _, r := range recs {
+			position, err := topic.ParsePosition(header(t, r, topic.HeaderPosition))
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprintf("%s:%d:%d", set.EventsInbox(), position.Partition, position.Seq), header(t, r, topic.HeaderOrigin))
+			if position.Seq <= highest {
+				continue // dropped as a repeat
+			}
+			highest = position.Seq
+			reasons[header(t, r, topic.HeaderReason)]++
+			require.Equal(t, values[position.Seq], string(r.Value), "the bytes as they came")
+		}
+	}
+	require.Equal(t, map[string]int{reasonRefused: refused, event.InvalidJSON: rejected}, reasons)
+}
+
+// alter sets an option of a topic.
+func (b *broker) alter(name, option string, value *string) {
+	req := kmsg.NewIncrementalAlterConfigsRequest()
+	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
+	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeTopic, name
+	config := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+	config.Name, config.Op, config.Value = option, kmsg.IncrementalAlterConfigOpSet, value
+	resource.Configs = append(resource.Configs, config)
+	req.Resources = append(req.Resources, resource)
+	resp, err := req.RequestWith(b.context(), b.foreign())
+	require.NoError(b.t, err)
+	require.NoError(b.t, kerr.ErrorForCode(resp.Resources[0].ErrorCode))
 }
 
 func TestFaultyMappingsAreNamed(t *testing.T) {
