@@ -37,6 +37,11 @@ type Fence struct {
 	want  int64
 	done  int64
 	wake  chan struct{}
+
+	// Of the walk in progress.
+	at       string    // what it waits for; "": no walk is in progress
+	since    time.Time // when it last got further than ever before
+	furthest int       // steps it has been at, over all its beginnings
 }
 
 // NewFence makes a fence over edges, from the inlets down to the decider's own input. poll 0 is the
@@ -44,6 +49,9 @@ type Fence struct {
 func NewFence(edges []Edge, t topic.Set, poll time.Duration, deps Deps) *Fence {
 	if poll <= 0 {
 		poll = defaultFencePoll
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
 	}
 	return &Fence{edges: edges, t: t, deps: deps, poll: poll, wake: make(chan struct{}, 1)}
 }
@@ -83,7 +91,7 @@ func (f *Fence) Run(ctx context.Context) error {
 				return fmt.Errorf("walk the fence: %w", err)
 			}
 			f.mu.Lock()
-			f.done = f.begun
+			f.done, f.at = f.begun, ""
 			f.mu.Unlock()
 		}
 	}
@@ -96,18 +104,43 @@ func (f *Fence) begin() bool {
 		return false
 	}
 	f.begun++
+	f.furthest = 0
 	return true
+}
+
+// Waiting tells what the walk in progress waits for, and since when it has got no further; ok is false if no
+// walk is in progress. A topic that can not be read counts as waiting for it: errors take a walk back to its
+// top, but do not begin its waiting anew.
+func (f *Fence) Waiting() (since time.Time, at string, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.since, f.at, f.at != ""
+}
+
+// step notes that the walk is at its n-th step, from 1.
+func (f *Fence) step(n int, at string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.at = at
+	if n > f.furthest {
+		f.furthest, f.since = n, f.deps.Now()
+	}
 }
 
 // walk takes the edges one after the other; it may be begun again from the top after an error.
 func (f *Fence) walk(ctx context.Context) error {
+	n := 0
 	for _, e := range f.edges {
 		for _, input := range e.Inputs {
+			n++
+			f.step(n, input+", to be read by "+e.Stage)
 			if err := f.committed(ctx, e.Stage, input); err != nil {
 				return err
 			}
 		}
 		if e.Slots {
+			n++
+			f.step(n, "the outbox of "+e.Stage)
 			if err := f.published(ctx, e.Stage); err != nil {
 				return err
 			}

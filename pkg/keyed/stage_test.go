@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,7 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/store"
@@ -328,6 +331,10 @@ func TestTimerFiresOnceBehindTheFence(t *testing.T) {
 	e.settledCommit()
 	_, s := e.read("left")
 	require.Zero(t, s.Fired, "the fence was not through")
+	since, at, waits := fence.Waiting()
+	require.True(t, waits)
+	require.Equal(t, inbox+", to be read by "+topic.StageCollector, at)
+	require.Less(t, time.Since(since), time.Minute)
 
 	// The collector reads its inlet: only now the walk can end.
 	ctx, cancel := context.WithCancel(context.Background())
@@ -351,6 +358,30 @@ func TestTimerFiresOnceBehindTheFence(t *testing.T) {
 	require.Zero(t, s.Fired)
 	cancel()
 	require.NoError(t, <-done)
+}
+
+// A walk that an error takes back to its top again and again has waited since it first met the error.
+func TestFenceTellsWhatItWaitsFor(t *testing.T) {
+	e := newEnv(t)
+	core, logs := observer.New(zap.WarnLevel)
+	var clock atomic.Int64
+	deps := Deps{Stream: e.stream, Store: e.store, Log: zap.New(core), Now: func() time.Time { return time.Unix(clock.Add(1), 0) }}
+	fence := NewFence([]Edge{
+		{Inputs: []string{e.topics.EventsInbox()}, Stage: topic.StageCollector},
+		{Inputs: []string{"nowhere"}, Stage: topic.StageStitcher},
+	}, e.topics, time.Millisecond, deps)
+	_, _, waits := fence.Waiting()
+	require.False(t, waits)
+	stop := run(t, fence.Run)
+	defer stop()
+	fence.Ticket()
+	require.Eventually(t, func() bool { return logs.FilterMessage("fence walk is held").Len() >= 2 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool {
+		_, at, waits := fence.Waiting()
+		return waits && at == "nowhere, to be read by "+topic.StageStitcher
+	}, 20*time.Second, time.Millisecond)
+	since, _, _ := fence.Waiting()
+	require.Equal(t, time.Unix(2, 0), since, "when it first came there")
 }
 
 // settledCommit waits until everything sent is applied.

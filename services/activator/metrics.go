@@ -2,6 +2,7 @@ package activator
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -67,4 +68,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}
 	}
 	return m, nil
+}
+
+// fenceWait is the gauge of how long the fence has got no further.
+func fenceWait(waiting func() (time.Duration, string)) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "weft_activator_fence_wait_seconds", Help: "How long the fence has waited at one place; 0 if it does not. Nothing is decided meanwhile.",
+	}, func() float64 {
+		d, _ := waiting()
+		return d.Seconds()
+	})
 }

@@ -43,6 +43,10 @@ import (
 // message, and a mail takes a fraction of a second.
 const deliverBatch = 100
 
+// fenceUnready is how long the fence may wait at one place before the activator says that it is not ready:
+// a rebalance or a restart above it passes within this, and as long as it waits no cart is decided at all.
+const fenceUnready = time.Minute
+
 // Deps are the parts that the service stands on. All but Metrics and Now are required.
 type Deps struct {
 	Stream  *stream.Client
@@ -58,6 +62,7 @@ type Service struct {
 	fence   *keyed.Fence
 	decide  *keyed.Stage
 	deliver *keyed.Stage
+	now     func() time.Time
 }
 
 // New reads secrets and passwords (the secret of unsubscribe links is made if there is none), looks at the
@@ -90,12 +95,17 @@ func build(cfg config.Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	topics := cfg.Topics.Set()
-	s := &Service{}
+	s := &Service{now: deps.Now}
 	if s.rules, err = newRulebook(cfg, secret, senders, deps, m); err != nil {
 		return nil, err
 	}
 	kd := keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Metrics: deps.Metrics, Now: deps.Now}
 	s.fence = keyed.NewFence(edges(cfg), topics, cfg.Activator.FencePoll, kd)
+	if deps.Metrics != nil {
+		if err := deps.Metrics.Register(fenceWait(s.waiting)); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
 	s.decide, err = keyed.NewFold(keyed.Options{
 		Stage: topic.StageDecide, Input: topics.EventsIdentified(), Topics: topics,
 		BatchRecords: cfg.Activator.BatchRecords, Fence: s.fence, StateVersion: journey.StateVersion,
@@ -145,13 +155,26 @@ func edges(cfg config.Config) []keyed.Edge {
 	}
 }
 
-// Ready is nil when the journeys are loaded and every partition owned here has recovered and is nearly
-// caught up.
+// waiting is how long the fence has got no further, and at what; 0 if it is not walking.
+func (s *Service) waiting() (time.Duration, string) {
+	since, at, ok := s.fence.Waiting()
+	if !ok {
+		return 0, ""
+	}
+	return s.now().Sub(since), at
+}
+
+// Ready is nil when the journeys are loaded, every partition owned here has recovered and is nearly caught
+// up, and the fence does not wait for long.
 func (s *Service) Ready() error {
 	if !s.rules.loaded() {
 		return errors.New("activator: the journeys are not loaded yet")
 	}
-	return errors.Join(s.decide.Ready(), s.deliver.Ready())
+	var held error
+	if d, at := s.waiting(); d > fenceUnready {
+		held = fmt.Errorf("activator: nothing is decided, the fence has waited %s for %s", d.Truncate(time.Second), at)
+	}
+	return errors.Join(held, s.decide.Ready(), s.deliver.Ready())
 }
 
 // Run works until ctx ends, and then returns nil once messages under way are handed over, or until an
