@@ -12,30 +12,11 @@ COPY pkg pkg
 COPY schemas schemas
 COPY services services
 # The image below has no C library. What loads libchdb.so for 'weft up' would need one, even with CGO_ENABLED=0, and is of
-# no use there: it is left out of this build, and readelf sees that nothing else asks for one.
-COPY <<'GO' /overlay/clickhouse_linux.go
-package embedded
-
-import (
-	"fmt"
-	"os"
-)
-
-func runClickHouse([]string) int {
-	fmt.Fprintln(os.Stderr, "clickhouse-server: not in the container image; give the address of a ClickHouse in clickhouse.addresses")
-	return 1
-}
-GO
-COPY <<'JSON' /overlay/overlay.json
-{"Replace": {
-    "/src/pkg/embedded/clickhouse_linux.go": "/overlay/clickhouse_linux.go",
-    "/src/pkg/embedded/terminal_linux.go": ""
-}}
-JSON
+# no use there: the tag leaves it out, and readelf sees that nothing else asks for one.
 ARG TARGETOS TARGETARCH
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -ldflags='-s -w' -overlay /overlay/overlay.json -o /out/weft ./services/weft \
+    go build -trimpath -ldflags='-s -w' -tags nolibchdb -o /out/weft ./services/weft \
     && readelf --program-headers /out/weft > /tmp/headers && ! grep INTERP /tmp/headers \
     && mkdir /out/data
 

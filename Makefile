@@ -103,6 +103,24 @@ native-up: bin/testservers ## Start Apache Kafka, Redis and ClickHouse on free p
 native-down: bin/testservers ## Stop them
 	bin/testservers down .cache/native
 
+## Docker
+
+.PHONY: docker-up
+docker-up: ## Build the image and start every service in a container of its own, with Kafka, Redis and ClickHouse
+	docker compose up --build --wait
+
+.PHONY: docker-down
+docker-down: ## Stop the containers; data and secrets stay ('docker compose down -v' removes them)
+	docker compose down
+
+.PHONY: docker-demo
+docker-demo: ## Send the simulated shop through the running containers (ARGS="--visitors 300")
+	scripts/docker/demo $(ARGS)
+
+.PHONY: docker-test
+docker-test: ## Try docker-compose.yml: the shop, the first uses, the analyst, kill -9 of everything (about ten minutes)
+	scripts/docker/test
+
 .PHONY: clean
 clean: native-down ## Remove what was built, and the native servers' data
 	rm -rf bin .cache/native .cache/bin

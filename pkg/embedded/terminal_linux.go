@@ -1,3 +1,5 @@
+//go:build !nolibchdb
+
 package embedded
 
 import (
