@@ -157,13 +157,12 @@ func (r *varints) take(n int64) []byte {
 	return out
 }
 
-// worstMetadata is how long the metadata can get for records from these stages, each with that many
-// partitions.
-func worstMetadata(stages []string, partitions int) int {
+// worstMetadata is how long the metadata can get for records from these stages, by their partition counts.
+func worstMetadata(partitions map[string]int) int {
 	const fixed = 1 + 3*binary.MaxVarintLen64 + binary.MaxVarintLen16
 	n := fixed
-	for _, s := range stages {
-		n += 1 + len(s) + binary.MaxVarintLen16 + partitions*seqBytes
+	for stage, count := range partitions {
+		n += 1 + len(stage) + binary.MaxVarintLen16 + count*seqBytes
 	}
 	return base64.RawStdEncoding.EncodedLen(n)
 }

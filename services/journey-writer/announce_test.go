@@ -93,9 +93,13 @@ func TestLimitsRefuseWhatCannotBeKept(t *testing.T) {
 	worst := time.Duration(12) * (l.deadline + l.insert + l.skew) / l.spacing
 	require.LessOrEqual(t, int(worst)*tokenReserve, tokenWindow)
 	for _, in := range inputs(cfg, set) {
-		require.NoError(t, checkMetadata(in, 12), in.topic)
+		require.NoError(t, checkMetadata(in, 12, nil), in.topic)
 	}
-	require.ErrorContains(t, checkMetadata(inputs(cfg, set)[0], 1000), "use fewer partitions")
+	require.ErrorContains(t, checkMetadata(inputs(cfg, set)[0], 1000, nil), "use fewer partitions")
+	cfg.Collector.Inlets = []config.Inlet{{Topic: "till.sales"}}
+	rejected := inputs(cfg, set)[1]
+	require.NoError(t, checkMetadata(rejected, 12, map[string]int{"collector/till.sales": 12}))
+	require.ErrorContains(t, checkMetadata(rejected, 12, map[string]int{"collector/till.sales": 600}), "collector/till.sales:600")
 	cfg.Writer.BatchRows = 0
 	_, err = newLimits(cfg.Writer, 12)
 	require.ErrorContains(t, err, "batch_rows")
@@ -111,6 +115,23 @@ func TestWorstMetadataIsAboveWhatIsWritten(t *testing.T) {
 	}
 	text, err := a.encode()
 	require.NoError(t, err)
-	require.LessOrEqual(t, len(text), worstMetadata(stages, 100))
+	require.LessOrEqual(t, len(text), worstMetadata(map[string]int{stages[0]: 100, stages[1]: 100}))
 	require.False(t, strings.ContainsAny(text, " \n"))
+}
+
+// A writer that is left without partitions, because there are more writers than partitions, stays ready.
+func TestReadyOnceAMemberAndCaughtUp(t *testing.T) {
+	m, err := newMetrics(nil)
+	require.NoError(t, err)
+	p := m.partition("t", 0, time.Now)
+	s := &Service{migrated: true, owned: map[*partitionMetrics]bool{}}
+	require.ErrorContains(t, s.Ready(), "not yet a member")
+	s.joined, s.owned[p] = true, true
+	require.ErrorContains(t, s.Ready(), "not read yet")
+	p.behind.Store(readyLag + 1)
+	require.ErrorContains(t, s.Ready(), "records behind")
+	p.behind.Store(0)
+	require.NoError(t, s.Ready())
+	delete(s.owned, p)
+	require.NoError(t, s.Ready())
 }

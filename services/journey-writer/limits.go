@@ -37,6 +37,10 @@ const (
 	// tailRecords is how far back source positions are read again when the group's offsets have expired:
 	// more than any producer has in flight.
 	tailRecords = 10_000
+	// tailRange is how many offsets back, at least, the range that was stored last is looked for when the
+	// group's offsets have expired: twice the default of batch_rows, since offsets may have gaps, and
+	// batch_rows may have been larger.
+	tailRange = 100_000
 	// readyLag is how many records behind a partition may be and still count as caught up.
 	readyLag = 10_000
 	// reloadSpacing is the least time between two loads of the dictionary of persons.
@@ -70,11 +74,20 @@ func newLimits(w config.Writer, partitions int) (limits, error) {
 	return l, nil
 }
 
-// checkMetadata refuses a deployment whose announcements could outgrow Kafka's limit.
-func checkMetadata(in input, partitions int) error {
-	if n := worstMetadata(in.stages, partitions); n > MaxMetadata {
-		return fmt.Errorf("writer: with %d partitions an announcement on %s can take %d bytes, more than offset.metadata.max.bytes (%d): use fewer partitions",
-			partitions, in.topic, n, MaxMetadata)
+// checkMetadata refuses a deployment whose announcements could outgrow Kafka's limit. Stages have the given
+// number of partitions, but for those in others; an inlet's topic that gets more partitions later counts at
+// the next start.
+func checkMetadata(in input, partitions int, others map[string]int) error {
+	counts := make(map[string]int, len(in.stages))
+	for _, stage := range in.stages {
+		counts[stage] = partitions
+		if n, ok := others[stage]; ok {
+			counts[stage] = n
+		}
+	}
+	if n := worstMetadata(counts); n > MaxMetadata {
+		return fmt.Errorf("writer: with source partitions %v an announcement on %s can take %d bytes, more than offset.metadata.max.bytes (%d): use fewer partitions",
+			counts, in.topic, n, MaxMetadata)
 	}
 	return nil
 }
@@ -104,7 +117,7 @@ func inputs(cfg config.Config, t topic.Set) []input {
 	rejecting := []string{topic.StageStitcher, topic.StageBuilder, topic.StageDecide, topic.StageDeliver,
 		topic.StageCollector + "/" + t.EventsInbox()}
 	for _, in := range cfg.Collector.Inlets {
-		rejecting = append(rejecting, topic.StageCollector+"/"+in.Topic)
+		rejecting = append(rejecting, inletStage(in))
 	}
 	return []input{
 		{t.EventsIdentified(), []string{topic.StageStitcher}, kindEvents},
@@ -115,3 +128,6 @@ func inputs(cfg config.Config, t topic.Set) []input {
 		{t.ActivationsSettled(), []string{topic.StageDecide, topic.StageDeliver}, kindSettled},
 	}
 }
+
+// inletStage is the stage in the source positions of what the collector reads from an inlet's topic.
+func inletStage(in config.Inlet) string { return topic.StageCollector + "/" + in.Topic }

@@ -139,47 +139,93 @@ func (o *owner) begin(ctx context.Context, offset int64, metadata string) (annou
 	if err != nil {
 		return announcement{}, err
 	}
-	ann := announcement{Start: start, End: start, Positions: positions{}}
 	switch {
-	case !some && start > 0:
-		o.log.Warn("log does not begin at its first record, and nothing of it is stored", zap.Int64("start", start))
 	case some && start > stored+1:
-		return ann, fmt.Errorf("%w: the group's offsets are gone, ClickHouse ends at offset %d, and the log of %s partition %d starts at %d",
+		return announcement{}, fmt.Errorf("%w: the group's offsets are gone, ClickHouse ends at offset %d, and the log of %s partition %d starts at %d",
 			stream.ErrStop, stored, o.topic, o.partition, start)
 	case some:
-		o.log.Warn("group has no committed offset, resuming behind what is stored", zap.Int64("stored", stored))
-		ann.Start, ann.End = stored+1, stored+1
-		if ann.Positions, err = o.positionsBefore(ctx, start, ann.Start); err != nil {
-			return ann, err
+		return o.resume(ctx, start, stored+1)
+	case start > 0:
+		o.log.Warn("log does not begin at its first record, and nothing of it is stored", zap.Int64("start", start))
+	}
+	return announcement{Start: start, End: start, Positions: positions{}}, nil
+}
+
+// resume goes on where ClickHouse ends, before end, when the group's offsets are gone. A range is stored
+// table by table and month by month, so whoever stored the last one may have died in the middle of it: the
+// log's tail that holds what of it is before end is announced as of 1970. takeOver announces it anew and
+// reads back each table, whenever its rows were inserted, and the table gets what it misses. What it cannot tell apart: a record that
+// was published again, if the first of the two is no longer in the log, is stored a second time.
+func (o *owner) resume(ctx context.Context, start, end int64) (announcement, error) {
+	ever := time.UnixMilli(0).UTC()
+	ann := announcement{End: end, At: ever, First: ever}
+	var err error
+	if ann.Start, err = o.lastRange(ctx, start, end); err != nil {
+		return ann, err
+	}
+	if ann.Positions, err = o.positionsBefore(ctx, start, ann.Start); err != nil {
+		return ann, err
+	}
+	o.log.Warn("group has no committed offset, completing the tail of what is stored and going on behind it",
+		zap.Int64("from", ann.Start), zap.Int64("stored", end-1))
+	return ann, nil
+}
+
+// lastRange is where a range that holds the record before end can have begun at the earliest, by the limits
+// of a batch: all of its records but the last are below limits.bytes. A longer one would not fit in memory.
+func (o *owner) lastRange(ctx context.Context, start, end int64) (int64, error) {
+	type sized struct {
+		offset int64
+		bytes  int
+	}
+	var recs []sized
+	err := o.scan(ctx, max(start, end-max(tailRange, 2*int64(o.limits.rows))), end, func(r *stream.Record) {
+		recs = append(recs, sized{r.Offset, len(r.Key) + len(r.Value)})
+	})
+	if err != nil {
+		return 0, err
+	}
+	from, size := end, 0
+	for i := len(recs) - 1; i >= 0 && size < o.limits.bytes; i-- {
+		if from = recs[i].offset; i < len(recs)-1 {
+			size += recs[i].bytes
 		}
 	}
-	return ann, nil
+	return from, nil
 }
 
 // positionsBefore reads the tail of the log before an offset again, for its source positions alone.
 func (o *owner) positionsBefore(ctx context.Context, start, offset int64) (positions, error) {
 	ps := positions{}
-	from := max(start, offset-tailRecords)
+	err := o.scan(ctx, max(start, offset-tailRecords), offset, func(r *stream.Record) {
+		if p, ok := position(r); ok {
+			ps.above(p)
+		}
+	})
+	return ps, err
+}
+
+// scan reads [from, to) of the log again.
+func (o *owner) scan(ctx context.Context, from, to int64, see func(r *stream.Record)) error {
 	src := o.open(from)
 	defer src.Close()
-	for from < offset {
+	for from < to {
 		b, err := src.Fetch(ctx, o.limits.flush)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for i := range b.Records {
-			if r := &b.Records[i]; r.Offset < offset {
-				if p, ok := position(r); ok {
-					ps.above(p)
-				}
+			if r := &b.Records[i]; r.Offset < to {
+				see(r)
 			}
 		}
 		if b.Next == from && b.HighWatermark <= from {
-			break
+			return fmt.Errorf("%w: ClickHouse has offset %d of %s partition %d, and the log ends at %d: it is another log",
+				stream.ErrStop, to-1, o.topic, o.partition, from)
 		}
 		from = b.Next
 	}
-	return ps, nil
+	return nil
 }
 
 // position is the record's source position; false: it has none that can be read, and is always new.

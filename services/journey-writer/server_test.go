@@ -271,6 +271,63 @@ func TestExpiredOffsetsResumeBehindWhatIsStored(t *testing.T) {
 	require.Error(t, stop())
 }
 
+// onlyFirst is a ClickHouse that is lost after one insert.
+type onlyFirst struct {
+	inserter
+	done bool
+}
+
+// Insert is inserter's.
+func (o *onlyFirst) Insert(ctx context.Context, rows warehouse.Rows, t warehouse.Token, now func() time.Time) error {
+	if o.done {
+		return errors.New("connection refused")
+	}
+	o.done = true
+	return o.inserter.Insert(ctx, rows, t, now)
+}
+
+// A writer died when it had stored the events of a range and not yet its merges, and then the group's
+// offsets were lost: each table is completed, and nothing is twice.
+func TestLostOffsetsBetweenTwoTablesLoseNoRows(t *testing.T) {
+	s := newSetup(t)
+	require.NoError(t, s.warehouse.Migrate(t.Context(), clickhouse.Files, zap.NewNop()))
+	const winner, loser = "00000000-0000-8000-8000-000000000001", "30000000-0000-8000-8000-000000000002"
+	merge := fmt.Sprintf(`{"loser":%q,"winner":%q,"members":[%q],"version":2,"cause":{"source":"x","messageId":"m","rule":"alias","time":"2026-01-01T00:00:00.000Z"},"evidence":[]}`, loser, winner, loser)
+	name := s.cfg.Topics.Set().EventsIdentified()
+	recs := []stream.Record{
+		*record(person, `{"type":"page"}`), *record(loser, merge, topic.Header{Key: topic.HeaderKind, Value: []byte(topic.KindMerge)}),
+		*record(person, `{"type":`), *record(person, `{"type":"page"}`),
+	}
+	require.NoError(t, s.stream.Produce(t.Context(), name, 0, recs))
+	died := newRows(kindEvents, name, 0, &onlyFirst{inserter: s.warehouse}, time.Now, func(table) {}, func() {})
+	for i := range recs {
+		recs[i].Topic, recs[i].Partition, recs[i].Offset = name, 0, int64(i)
+		require.NoError(t, died.add(&recs[i]))
+	}
+	require.ErrorContains(t, died.store(t.Context(), warehouse.Token{Text: "forgotten", Limit: time.Minute}), "connection refused")
+	require.Equal(t, []int{2, 0, 0, 0}, s.rowsOf(0))
+	_, stop := s.start()
+	s.await("SELECT count() FROM ${database}.events_rejected", 1) // the last of the tables
+	require.Equal(t, []int{2, 1, 1, 1}, s.rowsOf(0))
+	require.NoError(t, stop())
+	_, stop = s.start()
+	n := s.events(30)
+	s.await("SELECT count() FROM ${database}.events", 2+n)
+	require.NoError(t, stop())
+	doubles, err := s.warehouse.Doubles(t.Context(), 10)
+	require.NoError(t, err)
+	require.Empty(t, doubles)
+}
+
+// rowsOf counts what the tables of events.identified have of a partition, in the order of storing.
+func (s *setup) rowsOf(partition int) []int {
+	var out []int
+	for _, name := range []string{warehouse.TableEvents, warehouse.TableIdentities, warehouse.TableRedirects, warehouse.TableRejected} {
+		out = append(out, s.count(fmt.Sprintf("SELECT count() FROM ${database}.%s WHERE partition = %d", name, partition)))
+	}
+	return out
+}
+
 // admin sends one request of the protocol.
 func (s *setup) admin(req kmsg.Request) {
 	s.t.Helper()

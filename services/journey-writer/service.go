@@ -45,6 +45,7 @@ type Deps struct {
 type Service struct {
 	deps    Deps
 	topics  topic.Set
+	inlets  []config.Inlet
 	inputs  []input
 	limits  limits
 	metrics *metrics
@@ -52,6 +53,7 @@ type Service struct {
 
 	mu       sync.Mutex
 	migrated bool
+	joined   bool // owned a partition since Run began
 	owned    map[*partitionMetrics]bool
 }
 
@@ -68,7 +70,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	}
 	set := topic.Set{Prefix: cfg.Topics.Prefix, Partitions: cfg.Topics.Partitions}
 	s := &Service{
-		deps: deps, topics: set, inputs: inputs(cfg, set),
+		deps: deps, topics: set, inlets: cfg.Collector.Inlets, inputs: inputs(cfg, set),
 		reload: make(chan struct{}, 1), owned: map[*partitionMetrics]bool{},
 	}
 	var err error
@@ -76,7 +78,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	for _, in := range s.inputs {
-		if err := checkMetadata(in, set.Partitions); err != nil {
+		if err := checkMetadata(in, set.Partitions, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -91,6 +93,14 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.migrate(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
+	if err := s.checkInlets(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
+	defer func() {
+		s.mu.Lock()
+		s.joined = false
+		s.mu.Unlock()
+	}()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	errs := make([]error, len(s.inputs))
@@ -136,12 +146,46 @@ func (s *Service) migrate(ctx context.Context) error {
 	}
 }
 
+// checkInlets waits for Kafka and reckons the announcements with the inlets' topics as they are: they are
+// others', and their partition count is not ours. One that does not exist yet counts as if it had ours.
+func (s *Service) checkInlets(ctx context.Context) error {
+	counts := map[string]int{}
+	delay := firstRetry
+	for i := 0; i < len(s.inlets); {
+		name := s.inlets[i].Topic
+		n, err := s.deps.Stream.PartitionCount(ctx, name)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			counts[inletStage(s.inlets[i])] = n
+			i++
+		case errors.Is(err, stream.ErrUnknownTopic):
+			i++
+		case errors.Is(err, stream.ErrPermanent):
+			return fmt.Errorf("journey-writer: %w", err)
+		default:
+			s.deps.Log.Warn("inlet topic not described, trying again", zap.String("topic", name), zap.Error(err))
+			if !sleep(ctx, delay) {
+				return nil
+			}
+			delay = min(2*delay, maxRetry)
+		}
+	}
+	for _, in := range s.inputs {
+		if err := checkMetadata(in, s.topics.Partitions, counts); err != nil {
+			return fmt.Errorf("journey-writer: %w", err)
+		}
+	}
+	return nil
+}
+
 // own writes one partition for one generation.
 func (s *Service) own(ctx context.Context, in input, cl *stream.Claim) error {
 	log := s.deps.Log.With(zap.String("topic", cl.Topic), zap.Int("partition", cl.Partition))
 	pm := s.metrics.partition(cl.Topic, cl.Partition, s.deps.Now)
 	s.mu.Lock()
-	s.owned[pm] = true
+	s.owned[pm], s.joined = true, true
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -202,15 +246,16 @@ func (s *Service) reloadPersons(ctx context.Context) {
 	}
 }
 
-// Ready is nil when the schema is up to date and the partitions that are ours are caught up.
+// Ready is nil when the schema is up to date and the partitions that are ours are caught up. A writer that
+// has none left, because there are more writers than partitions, is ready once it has been a member.
 func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.migrated {
 		return errors.New("schema of clickhouse is not up to date yet")
 	}
-	if len(s.owned) == 0 {
-		return errors.New("no partitions assigned")
+	if !s.joined {
+		return errors.New("not yet a member of a group")
 	}
 	for p := range s.owned {
 		switch n := p.behind.Load(); {

@@ -19,7 +19,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/warehouse"
 )
 
-// This file simulates one partition with its group and its table. Every call of an owner to the outside is
+// This file simulates one partition with its group and its tables. Every call of an owner to the outside is
 // a step at which the schedule may kill it, let another take over, lose the answer, or let the request
 // arrive late. Only one goroutine runs at a time and all choices are drawn by rapid, so a schedule can be
 // repeated and is made smaller when it fails.
@@ -45,14 +45,35 @@ type world struct {
 	offset int64
 	meta   string
 
-	tokens []string
+	tokens map[string][]string // by table
 	window int
-	stored []int64 // offsets, as rows
+	stored map[string][]simRow // by table
 	late   []func()
 	owners []*actor
 	calm   bool // no more faults
 	limits limits
 	log    []string
+}
+
+// simRow is a row: the record it was made from, and when it was inserted.
+type simRow struct {
+	offset int64
+	at     time.Time
+}
+
+// simTables is the tables in the order in which a range is stored.
+var simTables = []string{"events", "identities", "redirects"}
+
+// tablesOf is which tables get a row of a record: every third is a merge.
+func tablesOf(r *stream.Record) []string {
+	n := r.Offset
+	if p, ok := position(r); ok {
+		n = p.Seq
+	}
+	if n%3 == 1 {
+		return simTables[1:]
+	}
+	return simTables[:1]
 }
 
 // actor is one owner in its goroutine.
@@ -143,34 +164,63 @@ func (s *simSource) Fetch(ctx context.Context, maxWait time.Duration) (stream.Ba
 // simRows stores offsets.
 type simRows struct {
 	a       *actor
-	offsets []int64
-	skip    map[int64]bool
+	offsets map[string][]int64
+	skip    map[string]map[int64]bool
 }
 
 func (r *simRows) add(rec *stream.Record) error {
-	if !r.skip[rec.Offset] {
-		r.offsets = append(r.offsets, rec.Offset)
+	for _, table := range tablesOf(rec) {
+		if !r.skip[table][rec.Offset] {
+			r.offsets[table] = append(r.offsets[table], rec.Offset)
+		}
 	}
 	return nil
 }
-func (r *simRows) known(_ context.Context, from, to int64, _ time.Time) error {
-	return r.a.call("read back", func() error {
-		r.skip = map[int64]bool{}
-		for _, off := range r.a.w.stored {
-			if off >= from && off < to {
-				r.skip[off] = true
+func (r *simRows) known(_ context.Context, from, to int64, since time.Time) error {
+	for _, table := range simTables {
+		err := r.a.call("read back", func() error {
+			r.skip[table] = map[int64]bool{}
+			for _, row := range r.a.w.stored[table] {
+				if row.offset >= from && row.offset < to && !row.at.Before(since) {
+					r.skip[table][row.offset] = true
+				}
 			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
-func (r *simRows) count() int { return len(r.offsets) }
-func (r *simRows) reset()     { r.offsets, r.skip = nil, nil }
+func (r *simRows) count() int {
+	n := 0
+	for _, offsets := range r.offsets {
+		n += len(offsets)
+	}
+	return n
+}
+func (r *simRows) reset() {
+	r.offsets, r.skip = map[string][]int64{}, map[string]map[int64]bool{}
+}
 
-// store is rows': the deadline is checked right before the insert leaves, and the server refuses one that
-// is older than its limit when it gets to it.
+// store is rows': table by table.
 func (r *simRows) store(_ context.Context, token warehouse.Token) error {
-	w, offsets := r.a.w, slices.Clone(r.offsets)
+	for _, table := range simTables {
+		if err := r.insert(table, slices.Clone(r.offsets[table]), token); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// insert is warehouse.Client's: the deadline is checked right before the insert leaves, and the server
+// refuses one that is older than its limit when it gets to it.
+func (r *simRows) insert(table string, offsets []int64, token warehouse.Token) error {
+	w := r.a.w
+	if len(offsets) == 0 {
+		return nil
+	}
 	if o := r.a.step("think"); o == killAfter {
 		runtime.Goexit()
 	}
@@ -182,23 +232,35 @@ func (r *simRows) store(_ context.Context, token warehouse.Token) error {
 		if w.now.After(sent.Add(token.Limit)) {
 			return errors.New("time limit exceeded")
 		}
-		from := max(0, len(w.tokens)-w.window)
-		if slices.Contains(w.tokens[from:], token.Text) {
-			w.trace("insert %s is known", token.Text)
+		from := max(0, len(w.tokens[table])-w.window)
+		if slices.Contains(w.tokens[table][from:], token.Text) {
+			w.trace("insert %s into %s is known", token.Text, table)
 			return nil
 		}
-		w.tokens = append(w.tokens, token.Text)
-		w.stored = append(w.stored, offsets...)
-		w.trace("insert %s: %d rows", token.Text, len(offsets))
+		w.tokens[table] = append(w.tokens[table], token.Text)
+		for _, off := range offsets {
+			w.stored[table] = append(w.stored[table], simRow{off, w.now})
+		}
+		w.trace("insert %s into %s: %v", token.Text, table, offsets)
 		return nil
 	})
 }
 
-// simBounds: nothing was ever deleted or stored before.
-type simBounds struct{}
+// simBounds: nothing was ever deleted, and what is stored is the world's; without one, nothing.
+type simBounds struct{ w *world }
 
-func (simBounds) start(context.Context) (int64, error)        { return 0, nil }
-func (simBounds) stored(context.Context) (int64, bool, error) { return 0, false, nil }
+func (simBounds) start(context.Context) (int64, error) { return 0, nil }
+func (b simBounds) stored(context.Context) (int64, bool, error) {
+	highest := int64(-1)
+	if b.w != nil {
+		for _, rows := range b.w.stored {
+			for _, row := range rows {
+				highest = max(highest, row.offset)
+			}
+		}
+	}
+	return highest, highest >= 0, nil
+}
 
 // join starts a new owner in a new generation; the one before may not know yet.
 func (w *world) join() {
@@ -208,8 +270,10 @@ func (w *world) join() {
 	m, err := newMetrics(nil)
 	require.NoError(w.t, err)
 	clock := func() time.Time { return w.now }
+	rows := &simRows{a: a}
+	rows.reset()
 	o := &owner{
-		topic: "t", partition: 0, claim: a, bounds: simBounds{}, rows: &simRows{a: a}, limits: w.limits, now: clock,
+		topic: "t", partition: 0, claim: a, bounds: simBounds{w}, rows: rows, limits: w.limits, now: clock,
 		open:    func(from int64) source { return &simSource{a, from} },
 		log:     zap.NewNop(),
 		metrics: m.partition("t", 0, clock),
@@ -253,11 +317,38 @@ func (w *world) turn(a *actor) {
 	w.settle(a)
 }
 
-// foreign is the inserts of other partitions into the same table, one per second.
+// foreign is the inserts of other partitions into the same tables, one per second.
 func (w *world) foreign(n int) {
 	for range n {
-		w.tokens = append(w.tokens, "other:"+strconv.Itoa(len(w.tokens)))
+		for _, table := range simTables {
+			w.tokens[table] = append(w.tokens[table], "other:"+strconv.Itoa(len(w.tokens[table])))
+		}
 	}
+}
+
+// kill ends all owners where they are.
+func (w *world) kill() {
+	for _, a := range w.owners {
+		a.cancel()
+		a.answer <- killBefore
+		for range a.asks {
+		}
+	}
+	w.owners = nil
+}
+
+// expire has nobody write for so long that the group's offsets are gone, and no token is known.
+func (w *world) expire() {
+	w.kill()
+	for _, do := range w.late {
+		do()
+	}
+	w.late = nil
+	w.now = w.now.Add(8 * 24 * time.Hour)
+	w.foreign(w.window)
+	w.offset, w.meta = -1, ""
+	w.trace("the group's offsets are gone")
+	w.join()
 }
 
 func (w *world) produce() {
@@ -285,40 +376,37 @@ func (w *world) produce() {
 	}
 }
 
-// check: every source position once, every record without one once.
+// check: every source position once, every record without one once, in each of its tables.
 func (w *world) check() {
-	seen := map[string]int{}
-	for _, off := range w.stored {
-		key := "offset " + strconv.FormatInt(off, 10)
+	key := func(table string, off int64) string {
 		if p, ok := position(&w.recs[off]); ok {
-			key = p.String()
+			return p.String() + " in " + table
 		}
-		seen[key]++
+		return "offset " + strconv.FormatInt(off, 10) + " in " + table
+	}
+	seen := map[string]int{}
+	for table, rows := range w.stored {
+		for _, row := range rows {
+			seen[key(table, row.offset)]++
+		}
 	}
 	want := map[string]bool{}
 	for i := range w.recs {
-		key := "offset " + strconv.Itoa(i)
-		if p, ok := position(&w.recs[i]); ok {
-			key = p.String()
+		for _, table := range tablesOf(&w.recs[i]) {
+			k := key(table, int64(i))
+			want[k] = true
+			require.Equal(w.t, 1, seen[k], "%s stored %d times\n%v", k, seen[k], w.log)
 		}
-		want[key] = true
-		require.Equal(w.t, 1, seen[key], "%s stored %d times\n%v", key, seen[key], w.log)
 	}
 	require.Len(w.t, seen, len(want))
 }
 
 func simulate(t *rapid.T) {
-	l := limits{rows: 4, bytes: 1 << 20, flush: 3 * time.Second, insert: 10 * time.Second, deadline: 20 * time.Second, grace: time.Hour}
-	w := &world{t: t, now: time.Unix(1e9, 0), offset: -1, limits: l}
+	l := limits{rows: 4, bytes: 4, flush: 3 * time.Second, insert: 10 * time.Second, deadline: 20 * time.Second, grace: time.Hour}
+	w := &world{t: t, now: time.Unix(1e9, 0), offset: -1, limits: l,
+		tokens: map[string][]string{}, stored: map[string][]simRow{}}
 	w.window = int((l.deadline+l.insert)/time.Second) + 15 // and what pauses and waits of one step add
-	defer func() {
-		for _, a := range w.owners { // a failed check leaves some behind
-			a.cancel()
-			a.answer <- killBefore
-			for range a.asks {
-			}
-		}
-	}()
+	defer w.kill()                                         // a failed check leaves some behind
 	w.produce()
 	w.join()
 	for range rapid.IntRange(5, 120).Draw(t, "steps") {
@@ -339,6 +427,8 @@ func simulate(t *rapid.T) {
 			d := rapid.IntRange(1, 60).Draw(t, "seconds")
 			w.now = w.now.Add(time.Duration(d) * time.Second)
 			w.foreign(d)
+		case n == 6 && rapid.Bool().Draw(t, "expired"):
+			w.expire()
 		case len(w.owners) > 0:
 			w.turn(w.owners[rapid.IntRange(0, len(w.owners)-1).Draw(t, "who")])
 		default:
