@@ -44,7 +44,7 @@ const (
 	// demoVisitors, demoDelay and demoOver make a run of about two minutes on two cores.
 	demoVisitors = 3000
 	demoDelay    = 6 * time.Second
-	demoOver     = 40 * time.Second
+	demoOver     = 60 * time.Second
 	// demoPatience is how long Weft may take to finish after the last event.
 	demoPatience = 2 * time.Minute
 	// minDemoDelay leaves room between an order just before the reminder and the cart's last change.
