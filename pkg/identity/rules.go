@@ -169,7 +169,7 @@ func (r *Rules) phone(value string) string {
 
 // node hashes scope, type and value, each with its length before it, behind the rank of the type.
 func (r *Rules) node(typ, value string) Node {
-	m := r.macs.Get().(hash.Hash)
+	m := r.macs.Get().(hash.Hash) //nolint:errcheck // the pool holds nothing else
 	m.Reset()
 	buf := make([]byte, 0, 128)
 	for _, s := range [...]string{scope, typ, value} {

@@ -228,12 +228,12 @@ func (d *decoder) varint() int64 {
 // count reads a number of things of at least size bytes each.
 func (d *decoder) count(size int) int {
 	x, n := binary.Uvarint(d.b)
-	if n <= 0 || x > math.MaxInt32 || int(x) > (len(d.b)-n)/size { //nolint:gosec // checked just before
+	if n <= 0 || x > math.MaxInt32 || int(x) > (len(d.b)-n)/size {
 		d.bad = true
 		return 0
 	}
 	d.b = d.b[n:]
-	return int(x) //nolint:gosec // checked just above
+	return int(x)
 }
 
 func (d *decoder) text() string { return string(d.take(d.count(1))) }

@@ -115,9 +115,7 @@ func (d *foldDecider[S]) decide(ctx context.Context, w *worker, recs []Record, n
 		}
 	}
 	for i := range recs {
-		if err := b.apply(&recs[i]); err != nil {
-			return nil, err
-		}
+		b.apply(&recs[i])
 	}
 	for _, f := range fire {
 		b.timer(f)
@@ -198,24 +196,23 @@ func (b *batch[S]) ripe(due []string) []firing {
 }
 
 // apply folds one record.
-func (b *batch[S]) apply(r *Record) error {
+func (b *batch[S]) apply(r *Record) {
 	h := b.states[string(r.Key)]
-	if r.Kind == topic.KindMerge {
-		return b.merge(h, r)
-	}
-	if h.frozen {
+	switch {
+	case r.Kind == topic.KindMerge:
+		b.merge(h, r)
+	case h.frozen:
 		b.dec.moves = append(b.dec.moves, &move{origin: h.key, late: r})
-		return nil
+	default:
+		b.dec.outputs = append(b.dec.outputs, b.d.fold.Apply(h.key, h.s, *r, b.now)...)
+		h.changed = true
 	}
-	b.dec.outputs = append(b.dec.outputs, b.d.fold.Apply(h.key, h.s, *r, b.now)...)
-	h.changed = true
-	return nil
 }
 
 // merge freezes the loser. A merge of a key already frozen was published by more than one: nothing to do.
-func (b *batch[S]) merge(h *held[S], r *Record) error {
+func (b *batch[S]) merge(h *held[S], r *Record) {
 	if h.frozen {
-		return nil
+		return
 	}
 	into, err := mergeTarget(r.Value)
 	if err == nil && into == h.key {
@@ -223,7 +220,7 @@ func (b *batch[S]) merge(h *held[S], r *Record) error {
 	}
 	if err != nil {
 		b.dec.outputs = append(b.dec.outputs, Reject(*r, b.d.s.opt.Stage, "invalid_merge", err, b.d.s.opt.Topics))
-		return nil //nolint:nilerr // poison is an output
+		return
 	}
 	fresh := h.rev == "" && !h.changed
 	h.frozen, h.forward, h.changed = true, into, true
@@ -232,11 +229,10 @@ func (b *batch[S]) merge(h *held[S], r *Record) error {
 	}
 	if fresh {
 		h.delivered = true // no payload to bring home; notes are none
-		return nil
+		return
 	}
 	h.moveSeq = b.w.m.nextMov + int64(len(b.dec.moves))
 	b.dec.moves = append(b.dec.moves, &move{origin: h.key})
-	return nil
 }
 
 // mergeTarget reads the one field of a merge record that this package must know.

@@ -46,7 +46,7 @@ func (c *Client) encode(recs []Record, now time.Time) []byte {
 	b[atMagic] = magicV2
 	b[atAttributes+1] = byte(codec)
 	binary.BigEndian.PutUint32(b[atLastDelta:], u32(len(recs)-1))
-	ms := uint64(now.UnixMilli()) //nolint:gosec // after 1970
+	ms := uint64(now.UnixMilli())
 	binary.BigEndian.PutUint64(b[atFirstTime:], ms)
 	binary.BigEndian.PutUint64(b[atMaxTime:], ms)
 	for i := atProducer; i < atCount; i++ {

@@ -39,7 +39,7 @@ func TestProduceRetries(t *testing.T) {
 			n := newTopic(t, c, "retries", 1)
 			h := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: n, Err: tt.err, Count: 2})
 			require.NoError(t, c.Produce(ctx, n, 0, text("x", 3)))
-			require.Equal(t, 2, int(h.Hits()))
+			require.Equal(t, 2, h.Hits())
 			want := []string{"x-0", "x-1", "x-2"}
 			if tt.twice {
 				want = append(append(want, want...), want...)
@@ -56,7 +56,7 @@ func TestProducePermanent(t *testing.T) {
 	for _, e := range []*kerr.Error{kerr.TopicAuthorizationFailed, kerr.InvalidRecord, kerr.PolicyViolation, kerr.InvalidTopicException} {
 		h := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: n, Err: e, Count: -1})
 		require.ErrorIs(t, c.Produce(ctx, n, 0, text("x", 3)), ErrPermanent, e.Message)
-		require.Equal(t, 1, int(h.Hits()))
+		require.Equal(t, 1, h.Hits())
 		h.Remove()
 	}
 	require.Zero(t, end(t, c, n))

@@ -75,9 +75,8 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	status, body := http.StatusOK, any(nil)
 	found, err := a.serve(h, r)
-	body = found
+	status, body := http.StatusOK, any(found)
 	if err != nil {
 		status, body = err.status, err
 	}
