@@ -117,18 +117,27 @@ func parseLine(v *fastjson.Value, index int, currency string) (line, error) {
 	if l.Price, _, err = number(v, field{index, "price"}); err != nil {
 		return line{}, err
 	}
-	q, given, err := number(v, field{index, "quantity"})
+	q, given, err := quantity(v, field{index, "quantity"})
 	if err != nil {
 		return line{}, err
 	}
 	if !given {
 		q = 10_000
 	}
-	if q > maxQuantity*10_000 || q < -maxQuantity*10_000 {
-		return line{}, fmt.Errorf("%s: more than %d", field{index, "quantity"}, maxQuantity)
-	}
 	l.Quantity = q
 	return l, nil
+}
+
+// quantity is a number within maxQuantity.
+func quantity(v *fastjson.Value, f field) (int64, bool, error) {
+	q, given, err := number(v, f)
+	if err != nil {
+		return 0, false, err
+	}
+	if q > maxQuantity*10_000 || q < -maxQuantity*10_000 {
+		return 0, false, fmt.Errorf("%s: more than %d", f, maxQuantity)
+	}
+	return q, given, nil
 }
 
 // parseLines reads properties.products; nil and false if there is no such array.

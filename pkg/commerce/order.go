@@ -33,6 +33,8 @@ type Order struct {
 	CartID     string
 	CheckoutID string
 	Lines      []Line
+	Units      decimal.Decimal // of the products, the sum of their quantities; without products properties.quantity
+	HasUnits   bool            // products or a quantity were given
 	Status     OrderStatus
 }
 
@@ -46,7 +48,8 @@ func (o Order) Amount() decimal.Decimal {
 
 // OrderOf reads e as an order event. False: it is none. An error names the field that cannot be read; the
 // Order then still has its ID, times and status if those could be read, so that a purchase with a broken
-// price still empties carts; its money and lines are zero.
+// price still empties carts; its money, lines and units are zero. A broken properties.quantity costs only
+// the units.
 func OrderOf(e *event.Event) (Order, bool, error) {
 	if e.Type != event.Track {
 		return Order{}, false, nil
@@ -66,7 +69,7 @@ func OrderOf(e *event.Event) (Order, bool, error) {
 	}
 	o := Order{
 		ID: e.MessageID, Time: e.Time, At: e.Time, Status: status, Currency: DefaultCurrency,
-		Total: fromUnits(0), Revenue: fromUnits(0),
+		Total: fromUnits(0), Revenue: fromUnits(0), Units: fromUnits(0),
 	}
 	if !e.Historical && e.ReceivedAt.After(o.At) {
 		o.At = e.ReceivedAt
@@ -74,6 +77,9 @@ func OrderOf(e *event.Event) (Order, bool, error) {
 	err := o.readKeys(e)
 	if err == nil {
 		err = o.readMoney(e)
+	}
+	if err == nil {
+		err = o.readUnits(e)
 	}
 	return o, true, err
 }
@@ -114,7 +120,7 @@ func (o *Order) readMoney(e *event.Event) error {
 	if err != nil {
 		return err
 	}
-	ls, _, err := parseLines(e, currency)
+	ls, given, err := parseLines(e, currency)
 	if err != nil {
 		return err
 	}
@@ -123,6 +129,22 @@ func (o *Order) readMoney(e *event.Event) error {
 	o.Revenue, o.HasRevenue = fromUnits(revenue), hasRevenue
 	for _, l := range ls {
 		o.Lines = append(o.Lines, l.public())
+		o.Units = o.Units.Add(fromUnits(l.Quantity))
 	}
+	o.HasUnits = given
+	return nil
+}
+
+// readUnits takes the quantity of a whole order, as till and history files have it, where no products are
+// listed.
+func (o *Order) readUnits(e *event.Event) error {
+	if o.HasUnits {
+		return nil
+	}
+	q, given, err := quantity(e.Property(), field{-1, "quantity"})
+	if err != nil {
+		return err
+	}
+	o.Units, o.HasUnits = fromUnits(q), given
 	return nil
 }

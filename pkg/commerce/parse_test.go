@@ -119,6 +119,37 @@ func TestLimitsOfOneEvent(t *testing.T) {
 	require.Empty(t, ls[0].URL, "a cut link leads nowhere")
 }
 
+func TestUnitsOfAnOrder(t *testing.T) {
+	for properties, want := range map[string]string{
+		`{}`:                 "",
+		`{"quantity":3}`:     "3",
+		`{"quantity":"2.5"}`: "2.5",
+		`{"quantity":0}`:     "0",
+		`{"quantity":null}`:  "",
+		`{"products":[]}`:    "0",
+		`{"products":[{"product_id":"p","quantity":2},{"product_id":"p","quantity":2},{"product_id":"q"}]}`: "5",
+		`{"quantity":9,"products":[{"product_id":"p","quantity":2}]}`:                                       "2",
+		`{"quantity":"many","products":[{"product_id":"p"}]}`:                                               "1",
+	} {
+		o, _, err := OrderOf(track(t, "Order Completed", properties))
+		require.NoError(t, err, properties)
+		require.Equal(t, want != "", o.HasUnits, properties)
+		if o.HasUnits {
+			require.Equal(t, want, o.Units.String(), properties)
+		}
+	}
+	for _, quantity := range []string{`"many"`, `{}`, `1e9999`, `1000000001`} {
+		o, ok, err := OrderOf(track(t, "Order Completed", `{"total":5,"quantity":`+quantity+`}`))
+		require.ErrorContains(t, err, "properties.quantity")
+		require.True(t, ok)
+		require.False(t, o.HasUnits)
+		require.Equal(t, "5", o.Amount().String(), "the money was readable")
+	}
+	o, _, err := OrderOf(track(t, "Order Completed", `{"quantity":2,"total":"x"}`))
+	require.ErrorContains(t, err, "properties.total")
+	require.False(t, o.HasUnits)
+}
+
 func TestOrderOf(t *testing.T) {
 	full := `{"order_id":"o1","checkout_id":"k1","cart_id":"c1","total":27.5,"revenue":"25.00","currency":"eur","products":[{"product_id":"p","price":12.5,"quantity":2}]}`
 	o, ok, err := OrderOf(track(t, "Order Completed", full))
@@ -130,6 +161,8 @@ func TestOrderOf(t *testing.T) {
 	require.Equal(t, "25.0000", o.Revenue.StringFixed(Places))
 	require.Equal(t, []string{"EUR", "c1", "k1"}, []string{o.Currency, o.CartID, o.CheckoutID})
 	require.Equal(t, "25.0000", o.Lines[0].Value().StringFixed(Places))
+	require.True(t, o.HasUnits)
+	require.Equal(t, "2", o.Units.String())
 	require.Equal(t, received.Add(-time.Hour), o.Time)
 	require.Equal(t, received, o.At, "what came into the cart before the order reached us is bought")
 

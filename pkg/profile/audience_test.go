@@ -62,7 +62,7 @@ func TestFaultsOfAudienceFilesNameTheirLine(t *testing.T) {
 func TestEveryVariableCanBeUsed(t *testing.T) {
 	s := fold(t, &Rules{},
 		ev(t, "a", 1, identify(`{"plan":"pro","age":41,"address":{"city":"Warsaw"},"tags":["x","y"]}`)),
-		ev(t, "b", 2, track("Order Completed", `{"order_id":"o","total":100.10,"currency":"EUR"}`)),
+		ev(t, "b", 2, track("Order Completed", `{"order_id":"o","total":100.10,"quantity":2.5,"currency":"EUR"}`)),
 		ev(t, "c", 3, track("Product Added", `{"cart_id":"c1","product_id":"p","price":30,"quantity":2,"currency":"EUR"}`)),
 		ev(t, "d", 4, `"type":"page","name":"Home"`),
 	)
@@ -71,7 +71,7 @@ func TestEveryVariableCanBeUsed(t *testing.T) {
 		`"x" in profile.traits.tags`, `has(profile.traits.plan) && !has(profile.traits.phone)`,
 		`profile.firstSeen == timestamp("2026-03-01T12:01:00Z")`, `profile.lastSeen - profile.firstSeen == duration("3m")`,
 		`profile.counts.events == 4`, `profile.counts.track == 2`, `profile.counts.identify == 1`, `profile.counts.page == 1`, `profile.counts.screen == 0`,
-		`profile.counts.byName["Product Added"] == 1`, `profile.orders == 1`,
+		`profile.counts.byName["Product Added"] == 1`, `profile.orders == 1`, `profile.units == 2.5 && profile.brands.main.units > 2`,
 		`profile.revenue["EUR"] == 100.1`, `profile.revenue["EUR"] > 100`, `profile.averageOrderValue["EUR"] < 100.11`,
 		`profile.revenue[?"PLN"].orValue(0.0) == 0.0`, `!("PLN" in profile.revenue)`,
 		`profile.lastOrder.id == "o" && profile.lastOrder.total > 100.0 && profile.lastOrder.brand == "main"`,
@@ -103,7 +103,7 @@ func TestSettleEntersAndLeaves(t *testing.T) {
   - name: open-cart
     when: profile.openCarts.size() > 0
   - name: repeat-buyers
-    when: profile.orders >= 2 && profile.revenue["USD"] > 10.0
+    when: profile.orders >= 2 && profile.units > 2.5 && profile.revenue["USD"] > 10.0
 `)
 	add := ev(t, "a", 1, track("Product Added", `{"product_id":"p","price":1}`))
 	s := fold(t, &Rules{}, add)
@@ -115,14 +115,14 @@ func TestSettleEntersAndLeaves(t *testing.T) {
 	require.Empty(t, changes, "nothing changed, nothing to tell")
 
 	for i := range 2 {
-		require.Empty(t, s.Apply(ev(t, fmt.Sprint("o", i), 3+i, track("Order Completed", fmt.Sprintf(`{"order_id":"%d","total":6}`, i))), &Rules{}))
+		require.Empty(t, s.Apply(ev(t, fmt.Sprint("o", i), 3+i, track("Order Completed", fmt.Sprintf(`{"order_id":"%d","total":6,"quantity":1.5}`, i))), &Rules{}))
 	}
 	d, changes, errs := s.Settle("id", as, at(4))
 	require.Empty(t, errs)
 	require.JSONEq(t, `[
 		{"audience":"open-cart","profile":"id","change":"left","at":"2026-03-01T12:04:00.000Z","reason":"condition","because":{"expression":"profile.openCarts.size() > 0"}},
 		{"audience":"repeat-buyers","profile":"id","change":"entered","at":"2026-03-01T12:04:00.000Z","reason":"condition",
-			"because":{"expression":"profile.orders >= 2 && profile.revenue[\"USD\"] > 10.0","values":{"profile.orders":2,"profile.revenue[\"USD\"]":"12.0000"}}}]`, text(t, changes))
+			"because":{"expression":"profile.orders >= 2 && profile.units > 2.5 && profile.revenue[\"USD\"] > 10.0","values":{"profile.orders":2,"profile.units":"3","profile.revenue[\"USD\"]":"12.0000"}}}]`, text(t, changes))
 	require.Equal(t, []string{"repeat-buyers"}, d.Audiences)
 	require.Equal(t, d, s.Document("id"))
 

@@ -30,6 +30,9 @@ type Document struct {
 	// Orders counts orders that were reported as completed or updated and are not cancelled. An order is
 	// one by brand and order id, whoever reports it and how often.
 	Orders int64 `json:"orders"`
+	// Units is how many products those orders have: the sum of their products' quantities, or, of an order
+	// whose products are not listed, its quantity. Of two reports the later counts.
+	Units Quantity `json:"units"`
 	// Revenue is the sum of those orders by currency: of an order its total, else its revenue; of two
 	// reports the later. Refunds do not lower it.
 	Revenue map[string]Money `json:"revenue"`
@@ -54,6 +57,7 @@ type BrandDocument struct {
 	LastSeen          Time                       `json:"lastSeen"`
 	Events            int64                      `json:"events"`
 	Orders            int64                      `json:"orders"`
+	Units             Quantity                   `json:"units"`
 	Revenue           map[string]Money           `json:"revenue"`
 	AverageOrderValue map[string]Money           `json:"averageOrderValue"`
 	OpenCarts         int                        `json:"openCarts"` // how many of the profile's open carts are this brand's
@@ -115,6 +119,12 @@ func (m Money) MarshalJSON() ([]byte, error) {
 	return []byte(`"` + m.StringFixedBank(commerce.Places) + `"`), nil
 }
 
+// Quantity is a number of products as text, without zeros at the end: "2", "0.5".
+type Quantity struct{ decimal.Decimal }
+
+// MarshalJSON writes text, always.
+func (q Quantity) MarshalJSON() ([]byte, error) { return []byte(`"` + q.String() + `"`), nil }
+
 // timeLayout is RFC 3339 with exactly three digits of a second, in UTC.
 const timeLayout = "2006-01-02T15:04:05.000Z"
 
@@ -141,13 +151,12 @@ func (s *State) Document(id string) Document {
 		b := s.Brands[name]
 		sums := b.sums()
 		for currency, x := range sums {
-			old := total[currency]
-			total[currency] = sum{Orders: old.Orders + x.Orders, Amount: old.Amount.Add(x.Amount)}
+			total[currency] = total[currency].add(x)
 		}
 		bd := BrandDocument{
 			Traits: b.Traits.values(), FirstSeen: Time{millis(b.First)}, LastSeen: Time{millis(b.Last)}, Events: b.Events,
 		}
-		bd.Orders, bd.Revenue, bd.AverageOrderValue = totals(sums)
+		bd.Orders, bd.Units, bd.Revenue, bd.AverageOrderValue = totals(sums)
 		for _, c := range d.OpenCarts {
 			if c.Brand == name {
 				bd.OpenCarts++
@@ -155,7 +164,7 @@ func (s *State) Document(id string) Document {
 		}
 		d.Brands[name] = bd
 	}
-	d.Orders, d.Revenue, d.AverageOrderValue = totals(total)
+	d.Orders, d.Units, d.Revenue, d.AverageOrderValue = totals(total)
 	d.LastOrder = s.lastOrder()
 	return d
 }
@@ -180,17 +189,18 @@ func (s *State) counts() Counts {
 	}
 }
 
-func totals(sums map[string]sum) (orders int64, revenue, average map[string]Money) {
+func totals(sums map[string]sum) (orders int64, units Quantity, revenue, average map[string]Money) {
 	revenue, average = map[string]Money{}, map[string]Money{}
 	for currency, x := range sums {
 		orders += x.Orders
+		units.Decimal = units.Add(x.Units)
 		if currency == "" {
 			continue
 		}
 		revenue[currency] = Money{x.Amount}
 		average[currency] = Money{divide(x.Amount, x.Orders)}
 	}
-	return orders, revenue, average
+	return orders, units, revenue, average
 }
 
 // divide rounds half to even at commerce.Places. The remainder decides, so no digit is lost on the way.
@@ -220,7 +230,7 @@ func (s *State) lastOrder() *LastOrder {
 			if last != nil && (at.Before(last.Time.Time) || at.Equal(last.Time.Time) && (name < last.Brand || name == last.Brand && id < last.ID)) {
 				continue
 			}
-			last = &LastOrder{ID: id, Brand: name, Time: Time{at}, Total: Money{decimal.New(o.Amount, -commerce.Places)}, Currency: o.Currency}
+			last = &LastOrder{ID: id, Brand: name, Time: Time{at}, Total: Money{o.amount()}, Currency: o.Currency}
 		}
 	}
 	return last

@@ -9,7 +9,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/event"
 )
 
-// MaxOrders is the most orders of one person in one brand that are kept one by one, about 200 kB. Beyond
+// MaxOrders is the most orders of one person in one brand that are kept one by one, about 300 kB. Beyond
 // it the oldest are kept as sums only: a later report of such an order (a cancellation, or the shop
 // system's report of what the browser told long ago) then counts as an order of its own. Only here can the
 // order of arrival matter.
@@ -26,6 +26,9 @@ type order struct {
 	Currency string               `json:"y,omitempty"` // "": no report named an amount
 	AmountT  int64                `json:"u,omitempty"`
 	AmountI  uint64               `json:"j,omitempty"`
+	Units    *int64               `json:"n,omitempty"` // in units of 1/10000; nil: no report named products or a quantity
+	UnitsT   int64                `json:"v,omitempty"`
+	UnitsI   uint64               `json:"k,omitempty"`
 }
 
 // counts says whether the order counts: it was placed and is not cancelled. A refund leaves it as it is:
@@ -43,17 +46,36 @@ func (o order) merge(p order) order {
 	if p.Currency != "" && (o.Currency == "" || later(p.AmountT, p.AmountI, o.AmountT, o.AmountI)) {
 		o.Amount, o.Currency, o.AmountT, o.AmountI = p.Amount, p.Currency, p.AmountT, p.AmountI
 	}
+	if p.Units != nil && (o.Units == nil || later(p.UnitsT, p.UnitsI, o.UnitsT, o.UnitsI)) {
+		o.Units, o.UnitsT, o.UnitsI = p.Units, p.UnitsT, p.UnitsI
+	}
 	return o
+}
+
+// amount is what the order is worth; zero if no report named an amount.
+func (o order) amount() decimal.Decimal { return decimal.New(o.Amount, -commerce.Places) }
+
+// units is how many products the order has; zero if no report named any.
+func (o order) units() decimal.Decimal {
+	if o.Units == nil {
+		return decimal.Decimal{}
+	}
+	return decimal.New(*o.Units, -commerce.Places)
 }
 
 func later(t int64, i uint64, thanT int64, thanI uint64) bool {
 	return t > thanT || t == thanT && i > thanI
 }
 
-// sum is a number of orders and what they came to.
+// sum is a number of orders, what they came to, and how many products they had.
 type sum struct {
 	Orders int64           `json:"n"`
 	Amount decimal.Decimal `json:"a"`
+	Units  decimal.Decimal `json:"u,omitzero"`
+}
+
+func (x sum) add(y sum) sum {
+	return sum{Orders: x.Orders + y.Orders, Amount: x.Amount.Add(y.Amount), Units: x.Units.Add(y.Units)}
 }
 
 func (b *brand) applyCommerce(e *event.Event) []error {
@@ -87,6 +109,10 @@ func (b *brand) report(o commerce.Order, id uint64) {
 		r.Placed = t
 		if o.HasTotal || o.HasRevenue {
 			r.Amount, r.Currency, r.AmountT, r.AmountI = o.Amount().Shift(commerce.Places).IntPart(), o.Currency, t, id
+		}
+		if o.HasUnits {
+			n := o.Units.Shift(commerce.Places).IntPart()
+			r.Units, r.UnitsT, r.UnitsI = &n, t, id
 		}
 	}
 	if o.Status == commerce.Completed {
@@ -126,7 +152,7 @@ func (b *brand) limit() {
 			}
 		}
 		if o := b.Orders[oldest]; o.counts() {
-			b.addOlder(o.Currency, sum{Orders: 1, Amount: decimal.New(o.Amount, -commerce.Places)})
+			b.addOlder(o.Currency, o.sum())
 		}
 		delete(b.Orders, oldest)
 	}
@@ -136,9 +162,11 @@ func (b *brand) addOlder(currency string, x sum) {
 	if b.Older == nil {
 		b.Older = map[string]sum{}
 	}
-	old := b.Older[currency]
-	b.Older[currency] = sum{Orders: old.Orders + x.Orders, Amount: old.Amount.Add(x.Amount)}
+	b.Older[currency] = b.Older[currency].add(x)
 }
+
+// sum is the order as one of a sum.
+func (o order) sum() sum { return sum{Orders: 1, Amount: o.amount(), Units: o.units()} }
 
 // sums adds up the orders that count, by currency; those of which no report named an amount stand under "".
 func (b *brand) sums() map[string]sum {
@@ -146,8 +174,7 @@ func (b *brand) sums() map[string]sum {
 	maps.Copy(all, b.Older)
 	for _, o := range b.Orders {
 		if o.counts() {
-			old := all[o.Currency]
-			all[o.Currency] = sum{Orders: old.Orders + 1, Amount: old.Amount.Add(decimal.New(o.Amount, -commerce.Places))}
+			all[o.Currency] = all[o.Currency].add(o.sum())
 		}
 	}
 	return all

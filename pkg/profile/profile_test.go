@@ -158,7 +158,7 @@ func TestDivideRoundsHalfToEven(t *testing.T) {
 func TestDocument(t *testing.T) {
 	s := fold(t, &Rules{},
 		ev(t, "a", 1, identify(`{"email":"a@x.example"}`)),
-		ev(t, "b", 2, track("Order Completed", `{"order_id":"o","total":10,"currency":"EUR"}`)),
+		ev(t, "b", 2, track("Order Completed", `{"order_id":"o","total":10,"currency":"EUR","products":[{"product_id":"p","price":5,"quantity":2},{"product_id":"q","price":0}]}`)),
 		ev(t, "c", 3, track("Product Added", `{"cart_id":"c1","product_id":"p","variant":"red","name":"Shirt","price":12.5,"quantity":2,"currency":"EUR"}`)),
 		ev(t, "d", 4, `"type":"page","name":"Home"`),
 	)
@@ -168,11 +168,11 @@ func TestDocument(t *testing.T) {
 	require.NoError(t, err)
 	require.JSONEq(t, `{
 		"id":"id-1","traits":{"email":"a@x.example"},
-		"brands":{"main":{"traits":{},"firstSeen":"2026-03-01T12:01:00.000Z","lastSeen":"2026-03-01T12:04:00.000Z","events":4,"orders":1,
+		"brands":{"main":{"traits":{},"firstSeen":"2026-03-01T12:01:00.000Z","lastSeen":"2026-03-01T12:04:00.000Z","events":4,"orders":1,"units":"3",
 			"revenue":{"EUR":"10.0000"},"averageOrderValue":{"EUR":"10.0000"},"openCarts":1}},
 		"firstSeen":"2026-03-01T12:01:00.000Z","lastSeen":"2026-03-01T12:04:00.000Z",
 		"counts":{"events":4,"track":2,"identify":1,"page":1,"screen":0,"group":0,"alias":0,"byName":{"Order Completed":1,"Product Added":1},"otherNames":0},
-		"orders":1,"revenue":{"EUR":"10.0000"},"averageOrderValue":{"EUR":"10.0000"},
+		"orders":1,"units":"3","revenue":{"EUR":"10.0000"},"averageOrderValue":{"EUR":"10.0000"},
 		"lastOrder":{"id":"o","brand":"main","time":"2026-03-01T12:02:00.000Z","total":"10.0000","currency":"EUR"},
 		"openCarts":[{"brand":"main","id":"c1","items":"2","value":{"EUR":"25.0000"},"currency":"EUR","checkout":false,
 			"firstActivity":"2026-03-01T12:03:00.000Z","lastActivity":"2026-03-01T12:03:00.000Z",
@@ -191,7 +191,8 @@ func genEvent(t *rapid.T, i int) *event.Event {
 	brand := rapid.SampledFrom([]string{"b1", "b2"}).Draw(t, "brand")
 	value := rapid.SampledFrom([]string{`null`, `1`, `"x"`, `{"k":[1,2]}`}).Draw(t, "value")
 	trait := rapid.SampledFrom([]string{"plan", "city", "tier"}).Draw(t, "trait")
-	amount := rapid.SampledFrom([]string{`{"order_id":%q}`, `{"order_id":%q,"total":1.5}`, `{"order_id":%q,"revenue":"2.25","currency":"PLN"}`, `{"order_id":%q,"total":"bad"}`}).Draw(t, "amount")
+	amount := rapid.SampledFrom([]string{`{"order_id":%q}`, `{"order_id":%q,"total":1.5}`, `{"order_id":%q,"revenue":"2.25","currency":"PLN"}`, `{"order_id":%q,"total":"bad"}`,
+		`{"order_id":%q,"quantity":3}`, `{"order_id":%q,"total":4,"quantity":0}`, `{"order_id":%q,"products":[{"product_id":"p","price":1,"quantity":"0.5"},{"product_id":"q"}]}`}).Draw(t, "amount")
 	order := fmt.Sprintf(amount, rapid.SampledFrom([]string{"o1", "o2"}).Draw(t, "order"))
 	product := fmt.Sprintf(`{"cart_id":"c","product_id":%q,"price":2,"quantity":%d}`, rapid.SampledFrom([]string{"p", "q"}).Draw(t, "product"), rapid.IntRange(1, 3).Draw(t, "quantity"))
 	fields := rapid.SampledFrom([]string{
@@ -245,7 +246,92 @@ func TestStateIsAFunctionOfTheSetOfEvents(t *testing.T) {
 		got := tree(t, rules, rapid.Permutation(es).Draw(t, "order"))
 		require.Equal(t, text(t, &want), text(t, got))
 		require.Equal(t, text(t, want.Document("p")), text(t, got.Document("p")))
+		wantOrders, _ := want.Orders()
+		gotOrders, _ := got.Orders()
+		require.Equal(t, text(t, wantOrders), text(t, gotOrders))
+		requireUnits(t, got)
 	})
+}
+
+// requireUnits: the document's units are those of the orders that count, per brand and in all.
+func requireUnits(t require.TestingT, s *State) {
+	all, of := decimal.Decimal{}, map[string]decimal.Decimal{}
+	orders, _ := s.Orders()
+	for _, o := range orders {
+		if s.Brands[o.Brand].Orders[o.ID].counts() && o.Units != nil {
+			all, of[o.Brand] = all.Add(o.Units.Decimal), of[o.Brand].Add(o.Units.Decimal)
+		}
+	}
+	d := s.Document("p")
+	require.Equal(t, all.String(), d.Units.String())
+	for name, b := range d.Brands {
+		require.Equal(t, of[name].String(), b.Units.String())
+	}
+}
+
+func TestUnits(t *testing.T) {
+	completed := func(id string, n int, properties string) *event.Event {
+		return ev(t, id, n, track("Order Completed", properties))
+	}
+	for _, tc := range []struct {
+		name   string
+		events []*event.Event
+		want   string
+	}{
+		{"none", []*event.Event{ev(t, "a", 1, identify(`{}`))}, "0"},
+		{"an order that names none", []*event.Event{completed("a", 1, `{"order_id":"o","total":1}`)}, "0"},
+		{"of products", []*event.Event{completed("a", 1, `{"order_id":"o","products":[{"product_id":"p","quantity":2},{"product_id":"q"}]}`)}, "3"},
+		{"of a whole order", []*event.Event{completed("a", 1, `{"order_id":"o","quantity":7}`)}, "7"},
+		{"over currencies and brands", []*event.Event{completed("a", 1, `{"order_id":"1","total":1,"quantity":1}`),
+			completed("b", 1, `{"order_id":"2","total":1,"currency":"PLN","quantity":0.25}`), evIn(t, "other", "c", 1, track("Order Completed", `{"order_id":"1","quantity":2}`))}, "3.25"},
+		{"of two reports the newest", []*event.Event{completed("b", 5, `{"order_id":"o","quantity":3}`), completed("a", 1, `{"order_id":"o","quantity":2}`)}, "3"},
+		{"updated", []*event.Event{completed("a", 1, `{"order_id":"o","quantity":3}`), ev(t, "b", 2, track("Order Updated", `{"order_id":"o","products":[]}`))}, "0"},
+		{"updated without units keeps them", []*event.Event{completed("a", 1, `{"order_id":"o","quantity":3}`), ev(t, "b", 2, track("Order Updated", `{"order_id":"o","total":1}`))}, "3"},
+		{"a refund's products are not the order's", []*event.Event{completed("a", 1, `{"order_id":"o","quantity":3}`), ev(t, "b", 2, track("Order Refunded", `{"order_id":"o","products":[{"product_id":"p"}]}`))}, "3"},
+		{"cancelled", []*event.Event{completed("a", 1, `{"order_id":"o","quantity":3}`), ev(t, "b", 2, track("Order Cancelled", `{"order_id":"o"}`))}, "0"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := fold(t, &Rules{}, tc.events...)
+			require.Equal(t, tc.want, s.Document("p").Units.String())
+			requireUnits(t, s)
+		})
+	}
+}
+
+func TestAStateOfBeforeUnitsIsRead(t *testing.T) {
+	const stored = `{"b":{"main":{"f":1,"l":1,"e":1,"o":{"o":{"p":1000,"s":"completed","t":1000,"i":7,"a":125000,"y":"USD","u":1000,"j":7}},"x":{"USD":{"n":2,"a":"3.5"}}}},"f":1,"l":1,"e":1}`
+	var s State
+	require.NoError(t, json.Unmarshal([]byte(stored), &s))
+	require.Equal(t, stored, text(t, &s), "and written as it was")
+	d := s.Document("p")
+	require.EqualValues(t, 3, d.Orders)
+	require.Equal(t, `"0"`, text(t, d.Units))
+	require.Empty(t, s.Apply(ev(t, "a", 1, track("Order Updated", `{"order_id":"o","quantity":4}`)), &Rules{}))
+	require.Equal(t, `"4"`, text(t, s.Document("p").Units))
+}
+
+func TestOrderHistory(t *testing.T) {
+	s := fold(t, &Rules{},
+		ev(t, "a", 1, track("Order Completed", `{"order_id":"1","total":10,"currency":"EUR","products":[{"product_id":"p","quantity":2}]}`)),
+		ev(t, "b", 2, track("Order Cancelled", `{"order_id":"1"}`)),
+		ev(t, "c", 3, track("Order Completed", `{"order_id":"2"}`)),
+		evIn(t, "other", "d", 3, track("Order Completed", `{"order_id":"2","total":0,"quantity":1}`)),
+		ev(t, "e", 3, track("Order Completed", `{"order_id":"10","total":1.5}`)),
+		ev(t, "f", 9, track("Order Refunded", `{"order_id":"lost","total":4}`)),
+		ev(t, "g", 10, track("Order Updated", `{"order_id":"2","total":3}`)),
+	)
+	list, older := s.Orders()
+	require.Zero(t, older)
+	require.JSONEq(t, `[
+		{"id":"lost","brand":"main","time":"2026-03-01T12:09:00.000Z","amount":"0.0000","currency":"","status":"refunded"},
+		{"id":"10","brand":"main","time":"2026-03-01T12:03:00.000Z","amount":"1.5000","currency":"USD","status":"completed"},
+		{"id":"2","brand":"main","time":"2026-03-01T12:03:00.000Z","amount":"3.0000","currency":"USD","status":"updated"},
+		{"id":"2","brand":"other","time":"2026-03-01T12:03:00.000Z","amount":"0.0000","currency":"USD","units":"1","status":"completed"},
+		{"id":"1","brand":"main","time":"2026-03-01T12:01:00.000Z","amount":"10.0000","currency":"EUR","units":"2","status":"cancelled"}
+	]`, text(t, list))
+	var nobody State
+	list, older = nobody.Orders()
+	require.Equal(t, "[] 0", fmt.Sprint(text(t, list), " ", older))
 }
 
 func TestNamesAndTraitsBeyondTheCapsConverge(t *testing.T) {
@@ -284,7 +370,7 @@ func TestOrdersBeyondTheCapStayCounted(t *testing.T) {
 		if i%2 == 1 {
 			s = &b
 		}
-		require.Empty(t, s.Apply(ev(t, fmt.Sprint("m", i), i, track("Order Completed", fmt.Sprintf(`{"order_id":"o%d","total":1.01}`, i))), &Rules{}))
+		require.Empty(t, s.Apply(ev(t, fmt.Sprint("m", i), i, track("Order Completed", fmt.Sprintf(`{"order_id":"o%d","total":1.01,"quantity":2}`, i))), &Rules{}))
 	}
 	a.Merge(&b)
 	d := a.Document("p")
@@ -292,6 +378,11 @@ func TestOrdersBeyondTheCapStayCounted(t *testing.T) {
 	require.Equal(t, "2121.0000", d.Revenue["USD"].StringFixed(4))
 	require.Equal(t, "1.0100", d.AverageOrderValue["USD"].StringFixed(4))
 	require.Len(t, a.Brands["main"].Orders, MaxOrders)
+	require.Equal(t, fmt.Sprint(2*(MaxOrders+100)), d.Units.String())
+	list, older := a.Orders()
+	require.Len(t, list, MaxOrders)
+	require.EqualValues(t, 100, older)
+	require.Equal(t, fmt.Sprint("o", MaxOrders+99), list[0].ID, "the newest first")
 	require.Equal(t, fmt.Sprint("o", MaxOrders+99), d.LastOrder.ID)
 }
 

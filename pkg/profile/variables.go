@@ -17,8 +17,8 @@ type Variable struct {
 	scalar bool
 }
 
-// Variables are all names that audience expressions may use. They are those of Document; amounts are
-// doubles here, which is exact enough to compare them with what a person writes into a file.
+// Variables are all names that audience expressions may use. They are those of Document; amounts and
+// quantities are doubles here, which is exact enough to compare them with what a person writes into a file.
 func Variables() []Variable {
 	dyn, amounts, numbers := cel.MapType(cel.StringType, cel.DynType), cel.MapType(cel.StringType, cel.DoubleType), cel.MapType(cel.StringType, cel.IntType)
 	vs := []Variable{
@@ -32,11 +32,12 @@ func Variables() []Variable {
 		{Name: "profile.counts.screen", Doc: "number of screen calls", typ: cel.IntType, scalar: true},
 		{Name: "profile.counts.byName", Doc: "number of track calls by event name", typ: numbers},
 		{Name: "profile.orders", Doc: "number of orders that are not cancelled", typ: cel.IntType, scalar: true},
+		{Name: "profile.units", Doc: "number of products in these orders", typ: cel.DoubleType, scalar: true},
 		{Name: "profile.revenue", Doc: "sum of the orders by currency", typ: amounts},
 		{Name: "profile.averageOrderValue", Doc: "revenue per order by currency", typ: amounts},
 		{Name: "profile.lastOrder", Doc: "id, brand, time, total, currency; empty if there is none", typ: dyn},
 		{Name: "profile.openCarts", Doc: "list of carts with brand, id, items, value (of its currency), currency, checkout, firstActivity, lastActivity", typ: cel.ListType(dyn)},
-		{Name: "profile.brands", Doc: "by brand: traits, firstSeen, lastSeen, events, orders, revenue, averageOrderValue, openCarts", typ: dyn},
+		{Name: "profile.brands", Doc: "by brand: traits, firstSeen, lastSeen, events, orders, units, revenue, averageOrderValue, openCarts", typ: dyn},
 	}
 	for i := range vs {
 		vs[i].Type = vs[i].typ.String()
@@ -92,6 +93,8 @@ func (v *variables) resolve(name string) (any, bool) {
 		return d.Counts.ByName, true
 	case "profile.orders":
 		return d.Orders, true
+	case "profile.units":
+		return d.Units.InexactFloat64(), true
 	case "profile.revenue":
 		return doubles(d.Revenue), true
 	case "profile.averageOrderValue":
@@ -134,7 +137,7 @@ func brandVariables(brands map[string]BrandDocument) map[string]any {
 	for name, b := range brands {
 		m[name] = map[string]any{
 			"traits": decoded(b.Traits), "firstSeen": b.FirstSeen.Time, "lastSeen": b.LastSeen.Time, "events": b.Events,
-			"orders": b.Orders, "revenue": doubles(b.Revenue), "averageOrderValue": doubles(b.AverageOrderValue), "openCarts": int64(b.OpenCarts),
+			"orders": b.Orders, "units": b.Units.InexactFloat64(), "revenue": doubles(b.Revenue), "averageOrderValue": doubles(b.AverageOrderValue), "openCarts": int64(b.OpenCarts),
 		}
 	}
 	return m
@@ -168,10 +171,12 @@ func number(s string) float64 {
 	return f
 }
 
-// exact is the value of a reading as it stands in the document: amounts as text, not as doubles. False: it
+// exact is the value of a reading as it stands in the document: amounts and quantities as text, not as doubles. False: it
 // is absent.
 func (v *variables) exact(r reading) (any, bool) {
 	switch r.variable {
+	case "profile.units":
+		return v.d.Units, true
 	case "profile.revenue":
 		m, ok := v.d.Revenue[r.key]
 		return m, ok

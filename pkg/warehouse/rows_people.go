@@ -15,6 +15,7 @@ type Profile struct {
 	Tombstone           bool
 	FirstSeen, LastSeen time.Time
 	Orders              uint64
+	Units               decimal.Decimal            // products in these orders
 	Revenue             map[string]decimal.Decimal // by currency
 	Audiences           []string
 	AsOf                time.Time
@@ -32,6 +33,7 @@ func Profiles() Table[Profile] {
 		column("first_seen", func(e *r) *time.Time { return orNull(e.FirstSeen) }),
 		column("last_seen", func(e *r) *time.Time { return orNull(e.LastSeen) }),
 		column("orders", func(e *r) uint64 { return e.Orders }),
+		column("units", func(e *r) decimal.Decimal { return e.Units }),
 		column("revenue", func(e *r) map[string]decimal.Decimal { return e.Revenue }),
 		column("audiences", func(e *r) []string { return e.Audiences }),
 		column("as_of", func(e *r) *time.Time { return orNull(e.AsOf) }),

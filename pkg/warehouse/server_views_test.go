@@ -264,6 +264,7 @@ func TestPeopleMergesAndAudiences(t *testing.T) {
 	s := newShop(t)
 	p := func(person int, version uint64, orders uint64, tombstone bool) {
 		insertOne(s, Profiles(), Profile{Origin: s.origin(), ID: id(person), Version: version, Orders: orders, Tombstone: tombstone,
+			Units:   decimal.NewFromInt(int64(orders)).Div(decimal.NewFromInt(2)),
 			Revenue: map[string]decimal.Decimal{"EUR": decimal.NewFromInt(int64(orders))}, Audiences: []string{"vip"}})
 	}
 	p(1, 5, 3, false)
@@ -281,8 +282,8 @@ func TestPeopleMergesAndAudiences(t *testing.T) {
 	a(1, 0, "entered", 1)
 	a(3, 0, "entered", 1)
 	a(3, 1, "left", 2)
-	got := s.lines("SELECT concat(right(toString(person_id), 1), ' ', toString(orders), ' ', toString(revenue['EUR'])) FROM ${database}.people")
-	require.Equal(t, []string{"1 3 3"}, got)
+	got := s.lines("SELECT concat(right(toString(person_id), 1), ' ', toString(orders), ' ', toString(units), ' ', toString(revenue['EUR'])) FROM ${database}.people")
+	require.Equal(t, []string{"1 3 1.5 3"}, got)
 	got = s.lines("SELECT concat(rule, ' ', toString(version), ' ', arrayStringConcat(evidence, ',')) FROM ${database}.merges")
 	require.Equal(t, []string{"same_event 3 email"}, got)
 	got = s.lines("SELECT concat(audience, ' ', right(toString(person_id), 1)) FROM ${database}.audience_members")

@@ -4,7 +4,7 @@ DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT
     profile_id AS person_id,
     argMax(p.first_seen, p.version) AS first_seen, argMax(p.last_seen, p.version) AS last_seen,
-    argMax(p.orders, p.version) AS orders, argMax(p.revenue, p.version) AS revenue,
+    argMax(p.orders, p.version) AS orders, argMax(p.units, p.version) AS units, argMax(p.revenue, p.version) AS revenue,
     argMax(p.audiences, p.version) AS audiences, argMax(p.as_of, p.version) AS as_of
 FROM ${database}.profiles AS p
 GROUP BY profile_id

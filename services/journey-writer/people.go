@@ -55,6 +55,9 @@ func readProfile(b adder[warehouse.Profile], r *stream.Record) error {
 	row.Document = r.Value
 	row.FirstSeen, row.LastSeen, row.AsOf = timeOf(v, "firstSeen"), timeOf(v, "lastSeen"), timeOf(v, "updatedAt")
 	row.Orders = v.GetUint64("orders")
+	if units := money(v, "units", &row.Faults); units != nil {
+		row.Units = *units
+	}
 	if t := v.Get("traits"); t != nil {
 		row.Traits = t.MarshalTo(nil)
 	}

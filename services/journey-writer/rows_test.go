@@ -200,13 +200,14 @@ func TestPeopleAndMessages(t *testing.T) {
 	pos := topic.Header{Key: topic.HeaderPosition, Value: []byte("profile-builder:3:41")}
 	var profiles list[warehouse.Profile]
 	require.NoError(t, readProfile(&profiles, record(person, `{"id":"x","traits":{"email":"a@b"},"firstSeen":"2026-01-01T00:00:00.000Z","lastSeen":"2026-01-02T00:00:00.000Z",
-		"orders":2,"revenue":{"EUR":"12.3400","XXX":"1e99"},"audiences":["vip"],"updatedAt":"2026-01-03T00:00:00.000Z"}`, pos)))
+		"orders":2,"units":"3.5","revenue":{"EUR":"12.3400","XXX":"1e99"},"audiences":["vip"],"updatedAt":"2026-01-03T00:00:00.000Z"}`, pos)))
 	p := profiles[0]
 	require.Equal(t, uint64(41), p.Version)
 	require.Equal(t, "12.34", p.Revenue["EUR"].String())
 	require.Equal(t, []string{"revenue.XXX"}, p.Faults)
 	require.Equal(t, []string{"vip"}, p.Audiences)
 	require.Equal(t, uint64(2), p.Orders)
+	require.Equal(t, "3.5", p.Units.String())
 	end := record(person, "", pos)
 	end.Value = nil
 	require.NoError(t, readProfile(&profiles, end))

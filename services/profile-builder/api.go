@@ -22,6 +22,8 @@ import (
 const (
 	// pathPrefix stands before TYPE/VALUE.
 	pathPrefix = "/v1/profiles/"
+	// ordersSuffix after TYPE/VALUE asks for the order history.
+	ordersSuffix = "/orders"
 	// typeProfile is the type of a profile id itself, current or merged.
 	typeProfile = "profile"
 	// lookupTimeout bounds the reading of one profile: a few round trips to Redis.
@@ -32,12 +34,12 @@ const (
 
 // finder finds the profile that an id leads to. False: there is none.
 type finder interface {
-	find(ctx context.Context, id string) (answer, bool, error)
+	find(ctx context.Context, id string) (person, bool, error)
 }
 
 // api answers GET /v1/profiles/{type}/{value}: the profile that an identifier belongs to, merges followed,
-// and how fresh it is. The value is URL-escaped and normalised as events are; the type "profile" takes a
-// profile id. Authorization: Bearer KEY with one of the configured access keys. Every answer is JSON;
+// and how fresh it is; with /orders behind it, that person's orders one by one. The value is URL-escaped
+// and normalised as events are; the type "profile" takes a profile id. Authorization: Bearer KEY with one of the configured access keys. Every answer is JSON;
 // errors have code and message.
 type api struct {
 	keys    [][sha256.Size]byte
@@ -76,7 +78,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	found, err := a.serve(h, r)
-	status, body := http.StatusOK, any(found)
+	status, body := http.StatusOK, found
 	if err != nil {
 		status, body = err.status, err
 	}
@@ -92,10 +94,10 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.metrics.requests.WithLabelValues(strconv.Itoa(status)).Observe(time.Since(begin).Seconds())
 }
 
-func (a *api) serve(h http.Header, r *http.Request) (*answer, *apiError) {
+func (a *api) serve(h http.Header, r *http.Request) (any, *apiError) {
 	rest, ok := strings.CutPrefix(r.URL.EscapedPath(), pathPrefix)
 	if !ok {
-		return nil, refuse(http.StatusNotFound, "unknown_path", "profiles are at GET "+pathPrefix+"{type}/{value}")
+		return nil, refuse(http.StatusNotFound, "unknown_path", "profiles are at GET "+pathPrefix+"{type}/{value}, their orders at GET "+pathPrefix+"{type}/{value}"+ordersSuffix)
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		h.Set("Allow", "GET, HEAD")
@@ -104,6 +106,7 @@ func (a *api) serve(h http.Header, r *http.Request) (*answer, *apiError) {
 	if err := a.authorize(h, r); err != nil {
 		return nil, err
 	}
+	rest, history := cutOrders(rest)
 	id, refused := a.profileID(rest)
 	if refused != nil {
 		return nil, refused
@@ -124,7 +127,18 @@ func (a *api) serve(h http.Header, r *http.Request) (*answer, *apiError) {
 	case !ok:
 		return nil, refuse(http.StatusNotFound, "unknown_profile", "no event with this identifier has become a profile")
 	}
-	return &found, nil
+	if history {
+		return found.orders(), nil
+	}
+	return found.answer(), nil
+}
+
+// cutOrders takes ordersSuffix from a TYPE/VALUE/orders. Of TYPE/orders, orders is the value.
+func cutOrders(escaped string) (rest string, found bool) {
+	if rest, found = strings.CutSuffix(escaped, ordersSuffix); found && strings.Contains(rest, "/") {
+		return rest, true
+	}
+	return escaped, false
 }
 
 // authorize compares with every key in constant time, whichever matches.

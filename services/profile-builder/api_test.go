@@ -26,11 +26,11 @@ type known struct {
 	err        error
 }
 
-func (k known) find(_ context.Context, id string) (answer, bool, error) {
+func (k known) find(_ context.Context, id string) (person, bool, error) {
 	if id == k.broken {
-		return answer{}, false, k.err
+		return person{}, false, k.err
 	}
-	return answer{Document: profile.Document{ID: id}}, id == k.id, nil
+	return person{id: id, state: &profile.State{}}, id == k.id, nil
 }
 
 func testAPI(t *testing.T, f finder, keys ...string) *api {
@@ -55,6 +55,7 @@ func TestAPI(t *testing.T) {
 	}
 	email := node(event.Email, "a+b@x.example")
 	slash := node(event.UserID, "a/b?c d")
+	named := node(event.UserID, "orders")
 	phone := node(event.Phone, "+48123456789")
 	for _, tc := range []struct {
 		name, method, path, auth string
@@ -70,6 +71,17 @@ func TestAPI(t *testing.T) {
 		{name: "profile id", path: "/v1/profiles/profile/" + email, finder: known{id: email}, status: 200},
 		{name: "profile id in capitals", path: "/v1/profiles/profile/" + strings.ToUpper(email), finder: known{id: email}, status: 200},
 		{name: "head", method: "HEAD", path: "/v1/profiles/email/a+b@x.example", finder: known{id: email}, status: 200},
+		{name: "orders", path: "/v1/profiles/email/a+b@x.example/orders", finder: known{id: email}, status: 200},
+		{name: "orders under a profile id", path: "/v1/profiles/profile/" + email + "/orders", finder: known{id: email}, status: 200},
+		{name: "orders of an escaped value", path: "/v1/profiles/user_id/a%2Fb%3Fc%20d/orders", finder: known{id: slash}, status: 200},
+		{name: "somebody called orders", path: "/v1/profiles/user_id/orders", finder: known{id: named}, status: 200},
+		{name: "orders of somebody called orders", path: "/v1/profiles/user_id/orders/orders", finder: known{id: named}, status: 200},
+		{name: "orders of nobody", path: "/v1/profiles/email/nobody@x.example/orders", finder: known{id: email}, status: 404, code: "unknown_profile"},
+		{name: "orders without a key", auth: "-", path: "/v1/profiles/email/a+b@x.example/orders", finder: known{id: email}, status: 401, code: "unauthorized"},
+		{name: "orders, redis away", path: "/v1/profiles/email/a+b@x.example/orders", finder: known{broken: email, err: errors.New("dial tcp: refused")}, status: 503, code: "unavailable"},
+		{name: "orders posted", method: "POST", path: "/v1/profiles/email/a+b@x.example/orders", status: 405, code: "method_not_allowed"},
+		{name: "something behind orders", path: "/v1/profiles/user_id/a/orders/1", status: 400, code: "invalid_path"},
+		{name: "orders of a blank value", path: "/v1/profiles/user_id//orders", status: 400, code: "invalid_value"},
 		{name: "unknown", path: "/v1/profiles/email/nobody@x.example", finder: known{id: email}, status: 404, code: "unknown_profile"},
 		{name: "redis away", path: "/v1/profiles/email/a+b@x.example", finder: known{broken: email, err: errors.New("dial tcp: refused")}, status: 503, code: "unavailable"},
 		{name: "newer state", path: "/v1/profiles/email/a+b@x.example", finder: known{broken: email, err: fmt.Errorf("x: %w", keyed.ErrNewerState)}, status: 500, code: "newer_state"},
@@ -122,11 +134,13 @@ func TestAPI(t *testing.T) {
 				require.Empty(t, w.Body.String())
 				return
 			}
-			var body struct{ ID, Code, Message string }
+			var body struct{ ID, Profile, Code, Message string }
 			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &body))
 			require.Equal(t, tc.code, body.Code)
 			require.Equal(t, tc.code != "", body.Message != "")
-			require.Equal(t, tc.status == 200, body.ID != "")
+			wantOrders := strings.Count(tc.path, "/") == 5
+			require.Equal(t, tc.status == 200 && !wantOrders, body.ID != "")
+			require.Equal(t, tc.status == 200 && wantOrders, body.Profile != "")
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -156,7 +157,8 @@ type found struct {
 	ID        string                     `json:"id"`
 	Traits    map[string]json.RawMessage `json:"traits"`
 	Counts    struct{ Events int64 }     `json:"counts"`
-	Orders    int64                      `json:"orders"`
+	Profile   string                     `json:"profile"`
+	Orders    json.RawMessage            `json:"orders"` // a number, or the history
 	Revenue   map[string]string          `json:"revenue"`
 	OpenCarts []struct{ ID string }      `json:"openCarts"`
 	Audiences []string                   `json:"audiences"`
@@ -168,10 +170,10 @@ type found struct {
 	Code string `json:"code"`
 }
 
-// get asks a service for a profile.
-func (e *env) get(s *Service, typ, value string) (int, http.Header, found) {
+// get asks a service for a profile, or for more about it.
+func (e *env) get(s *Service, typ, value string, more ...string) (int, http.Header, found) {
 	e.t.Helper()
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+s.Addr()+pathPrefix+typ+"/"+url.PathEscape(value), nil)
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+s.Addr()+pathPrefix+strings.Join(append([]string{typ, url.PathEscape(value)}, more...), "/"), nil)
 	require.NoError(e.t, err)
 	req.Header.Set("Authorization", "Bearer "+testKey)
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

@@ -24,10 +24,34 @@ type Freshness struct {
 	CaughtUp bool `json:"caughtUp"`
 }
 
+// person is a profile that was found: under its current id, and how fresh.
+type person struct {
+	id        string
+	state     *profile.State
+	freshness Freshness
+}
+
 // answer is the body of a found profile.
 type answer struct {
 	profile.Document
 	Freshness Freshness `json:"freshness"`
+}
+
+// orders is the body of a found profile's order history.
+type orders struct {
+	Profile   string                  `json:"profile"`
+	Orders    []profile.OrderDocument `json:"orders"` // newest first
+	Older     int64                   `json:"older"`  // orders that count, but are no longer kept one by one
+	Freshness Freshness               `json:"freshness"`
+}
+
+func (p person) answer() answer {
+	return answer{Document: p.state.Document(p.id), Freshness: p.freshness}
+}
+
+func (p person) orders() orders {
+	list, older := p.state.Orders()
+	return orders{Profile: p.id, Orders: list, Older: older, Freshness: p.freshness}
 }
 
 // profiles finds profiles by id. It is safe for concurrent use.
@@ -38,15 +62,14 @@ type profiles struct {
 }
 
 // find follows the merges of a profile id. False: no event of it was ever folded.
-func (p *profiles) find(ctx context.Context, id string) (answer, bool, error) {
+func (p *profiles) find(ctx context.Context, id string) (person, bool, error) {
 	live, s, ok, err := keyed.ReadState[state](ctx, p.store, p.topics, topic.StageBuilder, profile.StateVersion, id)
 	if err != nil || !ok || s.Profile.Events == 0 {
-		return answer{}, false, err
+		return person{}, false, err
 	}
-	a := answer{Document: s.Profile.Document(live), Freshness: Freshness{AsOf: profile.Time{Time: s.Profile.AsOf()}}}
-	a.Freshness.Lag = p.lag(ctx, topic.Partition([]byte(live), p.topics.Partitions))
-	a.Freshness.CaughtUp = a.Freshness.Lag != nil && *a.Freshness.Lag == 0
-	return a, true, nil
+	fresh := Freshness{AsOf: profile.Time{Time: s.Profile.AsOf()}, Lag: p.lag(ctx, topic.Partition([]byte(live), p.topics.Partitions))}
+	fresh.CaughtUp = fresh.Lag != nil && *fresh.Lag == 0
+	return person{id: live, state: &s.Profile, freshness: fresh}, true, nil
 }
 
 // lag is nil while Kafka or Redis do not tell.
