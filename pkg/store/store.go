@@ -9,8 +9,6 @@ package store
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -61,36 +59,11 @@ func New(cfg config.Redis, log *zap.Logger) (*Client, error) {
 		}
 		opt.Password = strings.TrimSpace(string(b))
 	}
-	if cfg.TLS.Enabled {
-		t, err := tlsConfig(cfg.TLS)
-		if err != nil {
-			return nil, fmt.Errorf("redis.tls: %w", err)
-		}
-		opt.TLSConfig = t
+	var err error
+	if opt.TLSConfig, err = cfg.TLS.Load(); err != nil {
+		return nil, fmt.Errorf("redis.tls: %w", err)
 	}
 	return &Client{rdb: redis.NewUniversalClient(opt), log: log, allowNonDurable: cfg.AllowNonDurable}, nil
-}
-
-func tlsConfig(cfg config.TLS) (*tls.Config, error) {
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("ca_file: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file: %s holds no certificate", cfg.CAFile)
-		}
-	}
-	if cfg.CertFile != "" || cfg.KeyFile != "" {
-		cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("cert_file, key_file: %w", err)
-		}
-		t.Certificates = []tls.Certificate{cert}
-	}
-	return t, nil
 }
 
 // Close ends all connections. It is idempotent in effect.

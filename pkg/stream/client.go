@@ -2,8 +2,6 @@ package stream
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -63,7 +61,7 @@ func New(cfg config.Kafka, log *zap.Logger) (*Client, error) {
 	if len(cfg.Brokers) == 0 {
 		return nil, errors.New("kafka.brokers: at least one is needed")
 	}
-	tlsConfig, err := loadTLS(cfg.TLS)
+	tlsConfig, err := cfg.TLS.Load()
 	if err != nil {
 		return nil, fmt.Errorf("kafka.tls: %w", err)
 	}
@@ -171,31 +169,6 @@ func (c *Client) refresh(ctx context.Context) {
 		c.log.Debug("kafka metadata not renewed", zap.Error(err))
 	}
 	c.refreshed = time.Now()
-}
-
-func loadTLS(cfg config.TLS) (*tls.Config, error) {
-	if !cfg.Enabled {
-		return nil, nil //nolint:nilnil // no TLS is not an error
-	}
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read ca_file: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file %s: no certificate in it", cfg.CAFile)
-		}
-	}
-	if cfg.CertFile != "" || cfg.KeyFile != "" {
-		cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("read cert_file and key_file: %w", err)
-		}
-		t.Certificates = []tls.Certificate{cert}
-	}
-	return t, nil
 }
 
 func loadSASL(cfg config.SASL) (sasl.Mechanism, error) {

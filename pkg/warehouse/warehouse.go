@@ -17,8 +17,6 @@ package warehouse
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -69,7 +67,7 @@ func Open(cfg config.ClickHouse) (*Client, error) {
 		}
 		c.password = strings.TrimRight(string(b), "\r\n")
 	}
-	tlsConfig, err := loadTLS(cfg.TLS)
+	tlsConfig, err := cfg.TLS.Load()
 	if err != nil {
 		return nil, fmt.Errorf("open clickhouse: %w", err)
 	}
@@ -90,31 +88,6 @@ func Open(cfg config.ClickHouse) (*Client, error) {
 		return nil, fmt.Errorf("open clickhouse: %w", err)
 	}
 	return c, nil
-}
-
-func loadTLS(cfg config.TLS) (*tls.Config, error) {
-	if !cfg.Enabled {
-		return nil, nil //nolint:nilnil // no TLS is not an error
-	}
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read authority: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read authority: %s holds no certificate", cfg.CAFile)
-		}
-	}
-	if cfg.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("read client certificate: %w", err)
-		}
-		t.Certificates = []tls.Certificate{pair}
-	}
-	return t, nil
 }
 
 // Database is the name of the database that the tables are in.

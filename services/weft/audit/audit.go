@@ -96,7 +96,8 @@ type Report struct {
 	From    time.Time // nothing received before was judged; zero: everything
 }
 
-// Closes says that every minute balances, none is open, and nothing was stored twice.
+// Closes says that every minute that is over balances, and nothing was stored twice. Minutes that were still
+// receiving at the last look (Line.Open) are not judged.
 func (r Report) Closes() bool {
 	return len(r.Doubles) == 0 && !slices.ContainsFunc(r.Lines, func(l Line) bool { return !l.Open && l.Missing() != 0 })
 }
