@@ -149,12 +149,13 @@ func (s *Stage) own(ctx context.Context, cl *stream.Claim) error {
 }
 
 // Ready is nil when every partition owned here has recovered its slot and is nearly caught up. A process
-// that was given no partition is ready once it has been a member.
+// that lost all its partitions stays ready; one that was never given any is not: nothing tells it yet that
+// it is a member.
 func (s *Stage) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.joined {
-		return fmt.Errorf("stage %s: not yet a member of its group", s.opt.Stage)
+		return fmt.Errorf("stage %s: has not been given a partition yet", s.opt.Stage)
 	}
 	for p, w := range s.workers {
 		if !w.recovered.Load() {
