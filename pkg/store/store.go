@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -36,8 +37,17 @@ type Client struct {
 	allowNonDurable bool
 }
 
+// Option changes how a client reaches Redis.
+type Option func(*redis.UniversalOptions)
+
+// WithDial makes the client open its connections by dial, which also does TLS then: for networks inside a
+// process.
+func WithDial(dial func(ctx context.Context, network, address string) (net.Conn, error)) Option {
+	return func(o *redis.UniversalOptions) { o.Dialer = dial }
+}
+
 // New validates cfg and makes a client. It connects on first use, not here.
-func New(cfg config.Redis, log *zap.Logger) (*Client, error) {
+func New(cfg config.Redis, log *zap.Logger, opts ...Option) (*Client, error) {
 	if len(cfg.Addresses) == 0 {
 		return nil, errors.New("redis.addresses: none given")
 	}
@@ -62,6 +72,9 @@ func New(cfg config.Redis, log *zap.Logger) (*Client, error) {
 	var err error
 	if opt.TLSConfig, err = cfg.TLS.Load(); err != nil {
 		return nil, fmt.Errorf("redis.tls: %w", err)
+	}
+	for _, o := range opts {
+		o(opt)
 	}
 	return &Client{rdb: redis.NewUniversalClient(opt), log: log, allowNonDurable: cfg.AllowNonDurable}, nil
 }

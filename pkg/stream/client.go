@@ -56,8 +56,24 @@ type Client struct {
 	encoders sync.Pool // *encoder
 }
 
+// Option changes how a client reaches Kafka.
+type Option func(*options)
+
+type options struct {
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// WithDial makes the client open its connections by dial, below TLS: for networks inside a process.
+func WithDial(dial func(ctx context.Context, network, address string) (net.Conn, error)) Option {
+	return func(o *options) { o.dial = dial }
+}
+
 // New checks cfg and reads its secrets; it connects to nothing.
-func New(cfg config.Kafka, log *zap.Logger) (*Client, error) {
+func New(cfg config.Kafka, log *zap.Logger, opts ...Option) (*Client, error) {
+	o := options{dial: (&net.Dialer{}).DialContext}
+	for _, opt := range opts {
+		opt(&o)
+	}
 	if len(cfg.Brokers) == 0 {
 		return nil, errors.New("kafka.brokers: at least one is needed")
 	}
@@ -70,7 +86,7 @@ func New(cfg config.Kafka, log *zap.Logger) (*Client, error) {
 		return nil, fmt.Errorf("kafka.sasl: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	conns := &connections{open: make(map[*trackedConn]struct{})}
+	conns := &connections{under: o.dial, open: make(map[*trackedConn]struct{})}
 	return &Client{
 		cfg:  cfg,
 		log:  log,
@@ -196,6 +212,8 @@ func loadSASL(cfg config.SASL) (sasl.Mechanism, error) {
 
 // connections are the sockets that are open, so that Close can end requests that wait on them.
 type connections struct {
+	under func(ctx context.Context, network, address string) (net.Conn, error)
+
 	mu     sync.Mutex
 	open   map[*trackedConn]struct{}
 	closed bool
@@ -215,8 +233,7 @@ func (t *trackedConn) Close() error {
 }
 
 func (c *connections) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, network, address)
+	conn, err := c.under(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
