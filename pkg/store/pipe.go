@@ -25,12 +25,12 @@ func (p *Pipe) Exec(ctx context.Context) error {
 	if err == nil || errors.Is(err, redis.Nil) {
 		for _, c := range cmds {
 			if e := c.Err(); e != nil && !errors.Is(e, redis.Nil) {
-				return fmt.Errorf("pipeline: %w", e)
+				return fmt.Errorf("pipeline: %w", classified(e))
 			}
 		}
 		return nil
 	}
-	return fmt.Errorf("pipeline: %w", err)
+	return fmt.Errorf("pipeline: %w", classified(err))
 }
 
 // Reply is the answer to one command, to be read after it has arrived.
@@ -102,7 +102,7 @@ func NewScript(src string) *Script { return &Script{redis.NewScript(src)} }
 func (s *Script) Run(ctx context.Context, c *Client, keys []string, args ...any) (*Reply, error) {
 	cmd := s.s.Run(ctx, c.rdb, keys, args...)
 	if err := cmd.Err(); err != nil && !errors.Is(err, redis.Nil) {
-		return nil, fmt.Errorf("run script: %w", err)
+		return nil, fmt.Errorf("run script: %w", classified(err))
 	}
 	return &Reply{cmd}, nil
 }

@@ -2,7 +2,8 @@
 //
 // It owns: the connection, pipelines, scripts, and the check that Redis keeps what it acknowledged. It
 // guarantees that a command ends with its context, that a script survives a restart of Redis (NOSCRIPT),
-// and that CompareAndSet is right under lost answers and retries. It must not know what is stored: slots
+// that CompareAndSet is right under lost answers and retries, and that an error which will pass (no memory,
+// no disk, a replica, a cluster without a master) says so by its class. It must not know what is stored: slots
 // and states are package keyed's, the identity graph is package identity's. No other package imports
 // go-redis.
 package store
@@ -89,7 +90,11 @@ func (c *Client) Close() error {
 
 // Ping asks every node whether it answers.
 func (c *Client) Ping(ctx context.Context) error {
-	return c.forEachMaster(ctx, func(ctx context.Context, n *redis.Client) error { return n.Ping(ctx).Err() })
+	err := c.forEachMaster(ctx, func(ctx context.Context, n *redis.Client) error { return classified(n.Ping(ctx).Err()) })
+	if err != nil {
+		return fmt.Errorf("ping redis: %w", err)
+	}
+	return nil
 }
 
 // ErrNonDurable means that this Redis may lose a write that it has acknowledged.
@@ -104,18 +109,17 @@ func (c *Client) Check(ctx context.Context) error {
 				break
 			}
 			got, err := n.ConfigGet(ctx, name).Result()
-			var refused redis.Error // answered, and not with the setting; all else is a matter of reaching it
-			if errors.As(err, &refused) && !strings.HasPrefix(refused.Error(), "LOADING") {
-				return fmt.Errorf("%w (CONFIG GET %s: %w)", ErrNonDurable, name, err)
+			if err != nil && (Class(classified(err)) == ClassOther || redis.HasErrorPrefix(err, "NOPERM")) {
+				return fmt.Errorf("%w (CONFIG GET %s: %w)", ErrNonDurable, name, err) // answered, and not with the setting
 			}
 			if err != nil {
-				return fmt.Errorf("config get %s: %w", name, err)
+				return fmt.Errorf("config get %s: %w", name, classified(err)) // a matter of reaching it
 			}
 			if got[name] != want {
 				return fmt.Errorf("%w (%s is %q)", ErrNonDurable, name, got[name])
 			}
 		}
-		return n.Ping(ctx).Err()
+		return classified(n.Ping(ctx).Err())
 	})
 	if err != nil {
 		return fmt.Errorf("check redis: %w", err)
@@ -144,7 +148,7 @@ func (c *Client) Get(ctx context.Context, key string) ([]byte, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("get %s: %w", key, err)
+		return nil, fmt.Errorf("get %s: %w", key, classified(err))
 	}
 	return b, nil
 }
@@ -169,7 +173,7 @@ func (c *Client) MGet(ctx context.Context, keys ...string) ([][]byte, error) {
 // Set stores a value; ttl 0 keeps it for ever.
 func (c *Client) Set(ctx context.Context, key string, val []byte, ttl time.Duration) error {
 	if err := c.rdb.Set(ctx, key, val, ttl).Err(); err != nil {
-		return fmt.Errorf("set %s: %w", key, err)
+		return fmt.Errorf("set %s: %w", key, classified(err))
 	}
 	return nil
 }
@@ -183,7 +187,7 @@ func (c *Client) SetNX(ctx context.Context, key string, val []byte, ttl time.Dur
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("set %s if absent: %w", key, err)
+		return false, fmt.Errorf("set %s if absent: %w", key, classified(err))
 	}
 	return true, nil
 }
@@ -192,11 +196,11 @@ func (c *Client) SetNX(ctx context.Context, key string, val []byte, ttl time.Dur
 // there: value, or what somebody wrote before.
 func (c *Client) Fact(ctx context.Context, key, field, value string) (string, error) {
 	if err := c.rdb.HSetNX(ctx, key, field, value).Err(); err != nil {
-		return "", fmt.Errorf("write %s of %s: %w", field, key, err)
+		return "", fmt.Errorf("write %s of %s: %w", field, key, classified(err))
 	}
 	got, err := c.rdb.HGet(ctx, key, field).Result()
 	if err != nil {
-		return "", fmt.Errorf("read %s of %s: %w", field, key, err)
+		return "", fmt.Errorf("read %s of %s: %w", field, key, classified(err))
 	}
 	return got, nil
 }
