@@ -89,6 +89,10 @@ traffic: bin/testservers ## Requests as real SDKs sent them: every event arrives
 bench: bin/testservers ## The benchmarks of the hot paths, on real servers (ARGS="-bench Insert -benchtime 5s")
 	bin/testservers run -- go test -tags integration -run '^$$' -bench . -benchmem -timeout $(TIMEOUT) $(BENCHES) $(ARGS)
 
+.PHONY: bench-pipeline
+bench-pipeline: bin/testservers ## What an event costs in the whole pipeline, process by process, and how long it takes
+	bin/testservers run -- go test -tags integration -count=1 -timeout $(TIMEOUT) -v -run '^TestPipeline$$' $(E2E) -pipeline.events 300000 -pipeline.for 60s $(ARGS)
+
 .PHONY: generate
 generate: ## Write weft.example.yaml anew from the code
 	go test ./pkg/config -run Example -update
