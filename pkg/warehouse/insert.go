@@ -13,6 +13,9 @@ import (
 type Rows interface {
 	Table() string
 	Rows() int
+	// Row is row i, its values as ClickHouse prints them, by column; NULL is left out. It is slow: for
+	// pkg/warehouse/memory and tests.
+	Row(i int) map[string]string
 	statement() string
 	appendTo(driver.Batch) error
 }

@@ -26,6 +26,7 @@ type Column[R any] struct {
 type buffer[R any] interface {
 	add(r *R)
 	appendTo(c driver.BatchColumn) error
+	text(i int) (string, bool) // as ClickHouse prints it; false: NULL
 	reset()
 }
 
@@ -37,6 +38,7 @@ type values[R, T any] struct {
 
 func (b *values[R, T]) add(r *R)                            { b.vals = append(b.vals, b.get(r)) }
 func (b *values[R, T]) appendTo(c driver.BatchColumn) error { return c.Append(b.vals) }
+func (b *values[R, T]) text(i int) (string, bool)           { return text(b.vals[i]) }
 func (b *values[R, T]) reset()                              { clear(b.vals); b.vals = b.vals[:0] }
 
 // newTable declares a table whose rows carry their origin.
@@ -98,6 +100,17 @@ func (b *Block[R]) Skip(offsets map[uint64]bool) { b.skip = offsets }
 
 // Rows is how many rows the block has.
 func (b *Block[R]) Rows() int { return b.rows }
+
+// Row is row i as text.
+func (b *Block[R]) Row(i int) map[string]string {
+	row := make(map[string]string, len(b.cols))
+	for c, col := range b.cols {
+		if v, ok := col.text(i); ok {
+			row[b.table.Columns[c].Name] = v
+		}
+	}
+	return row
+}
 
 // Table is the name of the table that the rows are for.
 func (b *Block[R]) Table() string { return b.table.Name }

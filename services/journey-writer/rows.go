@@ -24,9 +24,13 @@ const (
 	reasonRecord  = "invalid_record"
 )
 
-// inserter stores blocks: *warehouse.Client.
+// inserter stores blocks and tells what is stored.
 type inserter interface {
+	// Insert stores rows as one block per month: nil only when it is done, now or under the same token
+	// before. warehouse.ErrDeadline: it was not sent. warehouse.ErrPermanent: it was refused for good. Any
+	// other error: it may be done or not, and the same call may be made again. rows stay the caller's.
 	Insert(ctx context.Context, rows warehouse.Rows, t warehouse.Token, now func() time.Time) error
+	// StoredOffsets is which records of [from, to) have a row in the table that was inserted since a time.
 	StoredOffsets(ctx context.Context, table, topicName string, partition int, from, to int64, since time.Time) (map[uint64]bool, error)
 }
 

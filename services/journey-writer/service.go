@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -32,10 +33,22 @@ import (
 	"github.com/weft-cdp/weft/schemas/clickhouse"
 )
 
+// Warehouse is what the service asks of ClickHouse: *warehouse.Client, or a client of pkg/warehouse/memory.
+// It is used by several goroutines at once. pkg/warehouse/conformance says what the service relies on.
+type Warehouse interface {
+	inserter
+	// Migrate makes the tables, or brings them up to date.
+	Migrate(ctx context.Context, files fs.FS, log *zap.Logger) error
+	// HighestOffset is the highest offset of a partition that one of the tables holds a row of.
+	HighestOffset(ctx context.Context, topicName string, partition int, tables ...string) (int64, bool, error)
+	// ReloadPersons makes views see the redirects inserted so far.
+	ReloadPersons(ctx context.Context) error
+}
+
 // Deps is what the service stands on; its owner closes it after Run has returned.
 type Deps struct {
 	Stream    *stream.Client
-	Warehouse *warehouse.Client
+	Warehouse Warehouse
 	Log       *zap.Logger           // nil: none
 	Metrics   prometheus.Registerer // nil: none
 	Now       func() time.Time      // nil: time.Now
@@ -290,7 +303,7 @@ func (t timed) Insert(ctx context.Context, rows warehouse.Rows, token warehouse.
 // logBounds asks Kafka and ClickHouse about one partition.
 type logBounds struct {
 	stream    *stream.Client
-	warehouse *warehouse.Client
+	warehouse Warehouse
 	rows      *tableRows
 }
 
@@ -332,4 +345,6 @@ var (
 	_ claim  = (*stream.Claim)(nil)
 	_ source = (*stream.Fetcher)(nil)
 	_ rows   = (*tableRows)(nil)
+
+	_ Warehouse = (*warehouse.Client)(nil)
 )
