@@ -226,7 +226,7 @@ func (p *pipeline) partition(ctx context.Context, name string, partition int, en
 			yield(schemas.Record{}, err)
 			return false
 		}
-		for _, r := range b.Records {
+		for _, r := range stream.Clone(b.Records) {
 			out := schemas.Record{Topic: strings.TrimPrefix(name, p.set.Prefix), Key: r.Key, Value: r.Value, Headers: headers(r.Headers...),
 				Place: fmt.Sprintf("%d:%d", r.Partition, r.Offset)}
 			if !yield(out, nil) {

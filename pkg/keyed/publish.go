@@ -121,8 +121,9 @@ func (w *worker) bodies(ctx context.Context, outs []Output) (map[int64]*Record, 
 		if err != nil {
 			return nil, fmt.Errorf("fetch bodies from %d: %w", next, err)
 		}
-		for _, sr := range b.Records {
-			if _, ok := want[sr.Offset]; ok {
+		for i := range b.Records {
+			if _, ok := want[b.Records[i].Offset]; ok {
+				sr := stream.Clone(b.Records[i : i+1])[0] // kept beyond the next Fetch
 				r, err := parseRecord(sr)
 				if err != nil {
 					return nil, fmt.Errorf("offset %d: %w", sr.Offset, err)

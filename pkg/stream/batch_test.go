@@ -293,7 +293,11 @@ func TestEncodeParseProperty(t *testing.T) {
 			want := recs[i]
 			want.Topic, want.Partition, want.Offset, want.Time = "t", 3, int64(i), time.UnixMilli(1_700_000_000_123).UTC()
 			require.Equal(t, want, got[i])
+			recs[i] = want
 		}
+		kept := Clone(got)
+		clear(b) // the buffer is used again; nothing here is compressed, so records alias it
+		require.Equal(t, recs, kept)
 	})
 }
 

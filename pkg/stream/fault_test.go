@@ -136,7 +136,7 @@ func TestLeadersMove(t *testing.T) {
 		for len(got) <= i {
 			b, err := f.Fetch(ctx, time.Second)
 			require.NoError(t, err)
-			got = append(got, b.Records...)
+			got = append(got, Clone(b.Records)...)
 		}
 	}
 	require.Equal(t, []string{"0", "1", "2", "3", "4", "5", "6", "7", "8"}, values(got))

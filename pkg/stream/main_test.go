@@ -96,7 +96,7 @@ func readAll(t testing.TB, c *Client, topicName string, partition int, from, end
 			require.Equal(t, topicName, r.Topic)
 			require.Equal(t, partition, r.Partition)
 		}
-		all = append(all, b.Records...)
+		all = append(all, Clone(b.Records)...)
 		next = b.Next
 	}
 	return all

@@ -43,8 +43,9 @@ type Record struct {
 
 // Batch is what one Fetch returned.
 type Batch struct {
-	// Records in the order of the log; there may be none. Keys, values and headers belong to the caller for
-	// ever; they share memory with each other, so they must not be written to.
+	// Records in the order of the log; there may be none. They are the caller's, keys, values and headers
+	// included, until the next Fetch or Close of the same Fetcher; see Clone. They share memory with each
+	// other, so they must not be written to.
 	Records []Record
 	// Next is the offset to read from next: it moves over gaps, control records and aborted records too.
 	Next int64

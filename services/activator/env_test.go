@@ -201,7 +201,7 @@ func (e *env) read(topicName string) []stream.Record {
 		for next := int64(0); next < end; {
 			b, err := f.Fetch(ctx, 100*time.Millisecond)
 			require.NoError(e.t, err)
-			recs, next = append(recs, b.Records...), b.Next
+			recs, next = append(recs, stream.Clone(b.Records)...), b.Next
 		}
 		f.Close()
 	}

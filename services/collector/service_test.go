@@ -130,7 +130,7 @@ func (b *broker) read(name string) [][]stream.Record {
 		for next := int64(0); next < end; {
 			batch, err := f.Fetch(b.context(), 100*time.Millisecond)
 			require.NoError(b.t, err)
-			all[p] = append(all[p], batch.Records...)
+			all[p] = append(all[p], stream.Clone(batch.Records)...)
 			next = batch.Next
 		}
 		f.Close()

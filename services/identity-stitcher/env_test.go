@@ -165,7 +165,7 @@ func (e *env) read(topicName string) []stream.Record {
 			b, err := f.Fetch(ctx, time.Second)
 			require.NoError(e.t, err)
 			next = b.Next
-			for _, r := range b.Records {
+			for _, r := range stream.Clone(b.Records) {
 				text, ok := topic.Get(r.Headers, topic.HeaderPosition)
 				require.True(e.t, ok)
 				pos, err := topic.ParsePosition(text)

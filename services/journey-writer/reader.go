@@ -49,7 +49,7 @@ func (r *reader) fetch(ctx context.Context, wait time.Duration) error {
 	if len(r.recs) == 0 && len(b.Records) > 0 {
 		r.first = r.now()
 	}
-	r.recs = append(r.recs, b.Records...)
+	r.recs = append(r.recs, stream.Clone(b.Records)...) // kept beyond the next Fetch
 	r.fetched, r.high = b.Next, b.HighWatermark
 	return nil
 }
