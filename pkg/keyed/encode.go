@@ -3,13 +3,12 @@ package keyed
 import (
 	"crypto/rand"
 	"encoding"
-	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
+	"github.com/weft-cdp/weft/pkg/packed"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
@@ -60,19 +59,19 @@ func (c *cell) encode() []byte {
 	}
 	b = append(b, flags)
 	if c.frozen {
-		b = appendString(b, c.forward)
-		b = binary.AppendVarint(b, c.moveSeq)
+		b = packed.AppendString(b, c.forward)
+		b = packed.AppendInt(b, c.moveSeq)
 	}
-	b = binary.AppendUvarint(b, uint64(len(c.notes)))
+	b = packed.AppendLen(b, len(c.notes))
 	for _, k := range slices.Sorted(maps.Keys(c.notes)) {
-		b = appendString(b, k)
-		b = binary.AppendVarint(b, c.notes[k])
+		b = packed.AppendString(b, k)
+		b = packed.AppendInt(b, c.notes[k])
 	}
-	b = binary.AppendUvarint(b, uint64(c.bodyVer)) //nolint:gosec // a version is a small positive constant
+	b = packed.AppendLen(b, c.bodyVer)
 	return append(b, c.body...)
 }
 
-var errCorrupt = errors.New("stored value is cut off or malformed")
+var errCorrupt = packed.ErrCorrupt
 
 func decodeCell(b []byte) (*cell, error) {
 	if len(b) == 0 {
@@ -87,30 +86,31 @@ func decodeCell(b []byte) (*cell, error) {
 	c := &cell{rev: string(b[1 : 1+revLen])}
 	flags := b[1+revLen]
 	c.frozen, c.delivered = flags&flagFrozen != 0, flags&flagDelivered != 0
-	d := decoder{b: b[2+revLen:]}
+	d := packed.Read(b[2+revLen:])
 	if c.frozen {
-		c.forward, c.moveSeq = d.string(), d.varint()
+		c.forward, c.moveSeq = d.String(), d.Int()
 	}
-	if n := d.uvarint(); n > 0 {
-		c.notes = make(map[string]int64, min(n, uint64(len(d.b))))
+	if n := d.Len(2); n > 0 {
+		c.notes = make(map[string]int64, n)
 		for range n {
-			k := d.string()
-			c.notes[k] = d.varint()
-			if d.err != nil {
-				break
-			}
+			k := d.String()
+			c.notes[k] = d.Int()
 		}
 	}
-	c.bodyVer = int(d.uvarint()) //nolint:gosec // checked by the reader of the body
-	if d.err != nil {
-		return nil, d.err
-	}
-	c.body = d.b
-	return c, nil
+	c.bodyVer = int(d.Uint()) //nolint:gosec // checked by the reader of the body
+	c.body = d.Rest()
+	return c, d.Err()
 }
 
 // encodeBody encodes a state; the zero encoding stands for the zero state.
 func encodeBody[S any](s *S) ([]byte, error) {
+	if m, ok := any(s).(encoding.BinaryAppender); ok {
+		b, err := m.AppendBinary(nil)
+		if err != nil {
+			return nil, fmt.Errorf("encode state: %w", err)
+		}
+		return b, nil
+	}
 	if m, ok := any(s).(encoding.BinaryMarshaler); ok {
 		b, err := m.MarshalBinary()
 		if err != nil {
@@ -162,8 +162,8 @@ func encodeOutput(o *Output, in *Record) []byte {
 		flags |= entryTombstone
 	}
 	b = append(b, flags)
-	b = appendString(b, o.Topic)
-	b = appendString(b, o.Key)
+	b = packed.AppendString(b, o.Topic)
+	b = packed.AppendString(b, o.Key)
 	hs := o.Headers
 	if o.PassThrough && in != nil {
 		hs = slices.DeleteFunc(slices.Clone(hs), func(h topic.Header) bool {
@@ -173,7 +173,7 @@ func encodeOutput(o *Output, in *Record) []byte {
 	}
 	b = appendHeaders(b, hs)
 	if o.PassThrough {
-		return binary.AppendVarint(b, o.Offset)
+		return packed.AppendInt(b, o.Offset)
 	}
 	return append(b, o.Value...)
 }
@@ -186,15 +186,15 @@ func decodeOutput(b []byte) (Output, error) {
 		return Output{}, fmt.Errorf("%w: outbox version %d, known %d", ErrNewerState, b[0], entryVersion)
 	}
 	flags := b[1]
-	d := decoder{b: b[2:]}
-	o := Output{Topic: d.string(), Key: d.string(), Headers: d.headers()}
+	d := packed.Read(b[2:])
+	o := Output{Topic: d.String(), Key: d.String(), Headers: readHeaders(&d)}
 	switch {
 	case flags&entryPass != 0:
-		o.PassThrough, o.Offset = true, d.varint()
+		o.PassThrough, o.Offset = true, d.Int()
 	case flags&entryTombstone == 0:
-		o.Value = append([]byte{}, d.b...)
+		o.Value = append([]byte{}, d.Rest()...)
 	}
-	return o, d.err
+	return o, d.Err()
 }
 
 // move is a change for a key of another slot: the payload of a frozen key, or a late record of it.
@@ -205,14 +205,14 @@ type move struct {
 }
 
 func encodeMove(m *move) []byte {
-	b := appendString([]byte{entryVersion}, m.origin)
+	b := packed.AppendString([]byte{entryVersion}, m.origin)
 	if m.late == nil {
 		return b
 	}
 	r := m.late
-	b = appendString(b, r.Topic)
-	b = binary.AppendVarint(b, int64(r.Partition))
-	b = binary.AppendVarint(b, r.Offset)
+	b = packed.AppendString(b, r.Topic)
+	b = packed.AppendInt(b, int64(r.Partition))
+	b = packed.AppendInt(b, r.Offset)
 	b = appendHeaders(b, r.Headers)
 	return append(b, r.Value...)
 }
@@ -224,18 +224,18 @@ func decodeMove(b []byte) (*move, error) {
 	if b[0] > entryVersion {
 		return nil, fmt.Errorf("%w: move version %d, known %d", ErrNewerState, b[0], entryVersion)
 	}
-	d := decoder{b: b[1:]}
-	m := &move{origin: d.string()}
-	if d.err != nil || len(d.b) == 0 {
-		return m, d.err
+	d := packed.Read(b[1:])
+	m := &move{origin: d.String()}
+	if d.Err() != nil || d.Left() == 0 {
+		return m, d.Err()
 	}
 	var r Record
-	r.Topic = d.string()
-	r.Partition, r.Offset = int(d.varint()), d.varint()
-	r.Headers = d.headers()
-	r.Key, r.Value = []byte(m.origin), d.b
-	if d.err != nil {
-		return nil, d.err
+	r.Topic = d.String()
+	r.Partition, r.Offset = int(d.Int()), d.Int()
+	r.Headers = readHeaders(&d)
+	r.Key, r.Value = []byte(m.origin), d.Rest()
+	if d.Err() != nil {
+		return nil, d.Err()
 	}
 	rec, err := parseRecord(r.Record)
 	if err != nil {
@@ -245,72 +245,20 @@ func decodeMove(b []byte) (*move, error) {
 	return m, nil
 }
 
-func appendString(b []byte, s string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
-}
-
 func appendHeaders(b []byte, hs []topic.Header) []byte {
-	b = binary.AppendUvarint(b, uint64(len(hs)))
+	b = packed.AppendLen(b, len(hs))
 	for _, h := range hs {
-		b = appendString(b, h.Key)
-		b = appendString(b, string(h.Value))
+		b = packed.AppendString(b, h.Key)
+		b = packed.AppendString(b, h.Value)
 	}
 	return b
 }
 
-// decoder reads what the append functions wrote; the first fault sticks.
-type decoder struct {
-	b   []byte
-	err error
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.fail()
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *decoder) varint() int64 {
-	v, n := binary.Varint(d.b)
-	if n <= 0 {
-		d.fail()
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *decoder) string() string {
-	n := d.uvarint()
-	if n > uint64(len(d.b)) {
-		d.fail()
-		return ""
-	}
-	s := string(d.b[:n])
-	d.b = d.b[n:]
-	return s
-}
-
-func (d *decoder) headers() []topic.Header {
-	n := d.uvarint()
-	if n > uint64(len(d.b)) {
-		d.fail()
-		return nil
-	}
+func readHeaders(d *packed.Reader) []topic.Header {
+	n := d.Len(2)
 	hs := make([]topic.Header, 0, n)
 	for range n {
-		hs = append(hs, topic.Header{Key: d.string(), Value: []byte(d.string())})
+		hs = append(hs, topic.Header{Key: d.String(), Value: []byte(d.String())})
 	}
 	return hs
-}
-
-func (d *decoder) fail() {
-	if d.err == nil {
-		d.err = errCorrupt
-	}
-	d.b = nil
 }

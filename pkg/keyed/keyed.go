@@ -40,8 +40,9 @@ type Output struct {
 // Fold says what records do to a state. It is pure: the same state, record and clock reading give the
 // same result; it is called again for the same record after a refusal. key is the input record's key.
 //
-// S is stored as JSON, or by encoding.BinaryMarshaler and BinaryUnmarshaler where *S has them. The zero
-// value of S is the state of a key never seen.
+// S is stored as JSON, or by encoding.BinaryAppender (or BinaryMarshaler) and BinaryUnmarshaler where *S has
+// them; UnmarshalBinary must then also read what every older version has written, and must not keep the bytes.
+// The zero value of S is the state of a key never seen.
 type Fold[S any] interface {
 	// Apply folds one record of this key.
 	Apply(key string, s *S, r Record, now time.Time) []Output
