@@ -393,7 +393,7 @@ func TestLateAnnouncementIsReadBack(t *testing.T) {
 			}
 			return nil
 		}),
-		open: func(from int64) source { return recs[from:] }, bounds: simBounds{}, rows: rowsOf(), limits: l,
+		open: func(from int64) source { return recs[from:] }, rows: rowsOf(), limits: l,
 		now: time.Now, pause: sleep, log: zap.NewNop(), metrics: m.partition("t", 0, time.Now),
 	}
 	require.NoError(t, o.run(ctx, 0, metadata))

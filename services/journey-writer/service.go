@@ -302,7 +302,9 @@ func (t timed) Insert(ctx context.Context, rows warehouse.Rows, token warehouse.
 
 // logBounds asks Kafka and ClickHouse about one partition.
 type logBounds struct {
-	stream    *stream.Client
+	stream interface {
+		StartOffsets(ctx context.Context, topicName string) ([]int64, error)
+	}
 	warehouse Warehouse
 	rows      *tableRows
 }

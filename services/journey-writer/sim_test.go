@@ -17,6 +17,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 	"github.com/weft-cdp/weft/pkg/warehouse"
+	"github.com/weft-cdp/weft/pkg/warehouse/memory"
 )
 
 // This file simulates one partition with its group and its tables. Every call of an owner to the outside is
@@ -32,11 +33,12 @@ const (
 	fails              // not done, an error
 	answerLost         // done, an error
 	comesLate          // an error now, done later
+	halfDone           // the server dies in the middle of an insert over several months
 	killBefore         // the owner dies, not done
 	killAfter          // the owner dies, done
 )
 
-// world is the outside: a log, a group, a table.
+// world is the outside: a log, a group, a ClickHouse.
 type world struct {
 	t      *rapid.T
 	now    time.Time
@@ -45,9 +47,8 @@ type world struct {
 	offset int64
 	meta   string
 
-	tokens map[string][]string // by table
+	server *memory.Server // its clock is now
 	window int
-	stored map[string][]simRow // by table
 	late   []func()
 	owners []*actor
 	calm   bool // no more faults
@@ -55,23 +56,37 @@ type world struct {
 	log    []string
 }
 
-// simRow is a row: the record it was made from, and when it was inserted.
-type simRow struct {
-	offset int64
-	at     time.Time
+// simTables is the tables that the records of the log go to.
+var simTables = []string{warehouse.TableEvents, warehouse.TableIdentities, warehouse.TableRedirects, warehouse.TableRejected}
+
+// The persons of merges: the winner comes before the loser.
+const simWinner, simLoser = "00000000-0000-8000-8000-000000000001", "30000000-0000-8000-8000-000000000002"
+
+// simMerge is a merge without evidence: one row in each of two tables.
+const simMerge = `{"loser":"` + simLoser + `","winner":"` + simWinner + `","members":["` + simLoser + `"],"version":2,
+	"cause":{"source":"x","messageId":"m","rule":"alias","time":"2026-01-01T00:00:00.000Z"},"evidence":[]}`
+
+// simRecord is record n of its source: an event, a merge, or one that nobody can read.
+func simRecord(n int64, hs ...topic.Header) stream.Record {
+	at := time.Date(2026, time.Month(1+n%2), 1, 0, 0, 0, 0, time.UTC)
+	hs = append(hs, topic.Header{Key: topic.HeaderReceivedAt, Value: strconv.AppendInt(nil, at.UnixMilli(), 10)})
+	switch {
+	case n%3 == 1:
+		return stream.Record{Topic: "t", Key: []byte(simLoser), Value: []byte(simMerge), Headers: append(hs, topic.Header{Key: topic.HeaderKind, Value: []byte(topic.KindMerge)})}
+	case n%7 == 2:
+		return stream.Record{Topic: "t", Key: []byte(person), Value: []byte(`{"type":`), Headers: hs}
+	}
+	return stream.Record{Topic: "t", Key: []byte(person), Value: []byte(`{"type":"page"}`), Headers: hs}
 }
 
-// simTables is the tables in the order in which a range is stored.
-var simTables = []string{"events", "identities", "redirects"}
-
-// tablesOf is which tables get a row of a record: every third is a merge.
+// tablesOf is which tables get a row of a record.
 func tablesOf(r *stream.Record) []string {
-	n := r.Offset
-	if p, ok := position(r); ok {
-		n = p.Seq
-	}
-	if n%3 == 1 {
-		return simTables[1:]
+	kind, _ := topic.Get(r.Headers, topic.HeaderKind)
+	switch {
+	case kind == string(topic.KindMerge):
+		return simTables[1:3]
+	case string(r.Value) == `{"type":`:
+		return simTables[3:]
 	}
 	return simTables[:1]
 }
@@ -103,7 +118,11 @@ func (a *actor) step(what string) outcome {
 
 // call is one request to the outside.
 func (a *actor) call(what string, do func() error) error {
-	o := a.step(what)
+	return a.become(a.step(what), do)
+}
+
+// become has a request end as the schedule wants it.
+func (a *actor) become(o outcome, do func() error) error {
 	switch o {
 	case fails:
 		return errors.New("connection refused")
@@ -161,106 +180,35 @@ func (s *simSource) Fetch(ctx context.Context, maxWait time.Duration) (stream.Ba
 	return b, nil
 }
 
-// simRows stores offsets.
-type simRows struct {
-	a       *actor
-	offsets map[string][]int64
-	skip    map[string]map[int64]bool
-}
-
-func (r *simRows) add(rec *stream.Record) error {
-	for _, table := range tablesOf(rec) {
-		if !r.skip[table][rec.Offset] {
-			r.offsets[table] = append(r.offsets[table], rec.Offset)
+// fault is what a request to ClickHouse meets.
+func (a *actor) fault(_ context.Context, c *memory.Call) error {
+	o := a.step(string(c.Op))
+	if o == halfDone {
+		a.w.trace("insert %s into %s is stored for one of %d months", c.Token, c.Table, c.Blocks)
+		return c.DoHalf(1)
+	}
+	return a.become(o, func() error {
+		err := c.Do()
+		if c.Op == memory.OpInsert {
+			a.w.trace("insert %s into %s, %d rows: %v", c.Token, c.Table, c.Rows, err)
 		}
-	}
-	return nil
-}
-func (r *simRows) known(_ context.Context, from, to int64, since time.Time) error {
-	for _, table := range simTables {
-		err := r.a.call("read back", func() error {
-			r.skip[table] = map[int64]bool{}
-			for _, row := range r.a.w.stored[table] {
-				if row.offset >= from && row.offset < to && !row.at.Before(since) {
-					r.skip[table][row.offset] = true
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-func (r *simRows) count() int {
-	n := 0
-	for _, offsets := range r.offsets {
-		n += len(offsets)
-	}
-	return n
-}
-func (r *simRows) reset() {
-	r.offsets, r.skip = map[string][]int64{}, map[string]map[int64]bool{}
-}
-
-// store is rows': table by table.
-func (r *simRows) store(_ context.Context, token warehouse.Token) error {
-	for _, table := range simTables {
-		if err := r.insert(table, slices.Clone(r.offsets[table]), token); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// insert is warehouse.Client's: the deadline is checked right before the insert leaves, and the server
-// refuses one that is older than its limit when it gets to it.
-func (r *simRows) insert(table string, offsets []int64, token warehouse.Token) error {
-	w := r.a.w
-	if len(offsets) == 0 {
-		return nil
-	}
-	if o := r.a.step("think"); o == killAfter {
-		runtime.Goexit()
-	}
-	if w.now.After(token.Deadline) {
-		return warehouse.ErrDeadline
-	}
-	sent := w.now
-	return r.a.call("insert", func() error {
-		if w.now.After(sent.Add(token.Limit)) {
-			return errors.New("time limit exceeded")
-		}
-		from := max(0, len(w.tokens[table])-w.window)
-		if slices.Contains(w.tokens[table][from:], token.Text) {
-			w.trace("insert %s into %s is known", token.Text, table)
-			return nil
-		}
-		w.tokens[table] = append(w.tokens[table], token.Text)
-		for _, off := range offsets {
-			w.stored[table] = append(w.stored[table], simRow{off, w.now})
-		}
-		w.trace("insert %s into %s: %v", token.Text, table, offsets)
-		return nil
+		return err
 	})
 }
 
-// simBounds: nothing was ever deleted, and what is stored is the world's; without one, nothing.
-type simBounds struct{ w *world }
-
-func (simBounds) start(context.Context) (int64, error) { return 0, nil }
-func (b simBounds) stored(context.Context) (int64, bool, error) {
-	highest := int64(-1)
-	if b.w != nil {
-		for _, rows := range b.w.stored {
-			for _, row := range rows {
-				highest = max(highest, row.offset)
-			}
-		}
+// checked is the clock of an insert, read right before it is sent. Time may have passed before that; from
+// then on the server's limit counts.
+func (a *actor) checked() time.Time {
+	if a.step("think") == killAfter {
+		runtime.Goexit()
 	}
-	return highest, highest >= 0, nil
+	return a.w.now
 }
+
+// wholeLog is a log of which nothing was ever deleted.
+type wholeLog struct{}
+
+func (wholeLog) StartOffsets(context.Context, string) ([]int64, error) { return []int64{0}, nil }
 
 // join starts a new owner in a new generation; the one before may not know yet.
 func (w *world) join() {
@@ -270,10 +218,10 @@ func (w *world) join() {
 	m, err := newMetrics(nil)
 	require.NoError(w.t, err)
 	clock := func() time.Time { return w.now }
-	rows := &simRows{a: a}
-	rows.reset()
+	clickHouse := w.server.Client(a.fault)
+	rows := newRows(kindEvents, "t", 0, clickHouse, a.checked, func(table) {}, func() {})
 	o := &owner{
-		topic: "t", partition: 0, claim: a, bounds: simBounds{w}, rows: rows, limits: w.limits, now: clock,
+		topic: "t", partition: 0, claim: a, bounds: &logBounds{wholeLog{}, w.server.Client(nil), rows}, rows: rows, limits: w.limits, now: clock,
 		open:    func(from int64) source { return &simSource{a, from} },
 		log:     zap.NewNop(),
 		metrics: m.partition("t", 0, clock),
@@ -309,7 +257,7 @@ func (w *world) turn(a *actor) {
 	o := goesWell
 	if !w.calm {
 		o = rapid.SampledFrom([]outcome{goesWell, goesWell, goesWell, goesWell, goesWell, goesWell,
-			fails, answerLost, comesLate, killBefore, killAfter}).Draw(w.t, "outcome")
+			fails, answerLost, comesLate, halfDone, killBefore, killAfter}).Draw(w.t, "outcome")
 	}
 	w.now = w.now.Add(time.Second)
 	w.foreign(1)
@@ -319,10 +267,8 @@ func (w *world) turn(a *actor) {
 
 // foreign is the inserts of other partitions into the same tables, one per second.
 func (w *world) foreign(n int) {
-	for range n {
-		for _, table := range simTables {
-			w.tokens[table] = append(w.tokens[table], "other:"+strconv.Itoa(len(w.tokens[table])))
-		}
+	for _, table := range simTables {
+		w.server.Forget(table, n)
 	}
 }
 
@@ -354,7 +300,6 @@ func (w *world) expire() {
 func (w *world) produce() {
 	n := rapid.IntRange(1, 4).Draw(w.t, "records")
 	for range n {
-		r := stream.Record{Topic: "t", Offset: int64(len(w.recs)), Value: []byte("x")}
 		if rapid.IntRange(0, 5).Draw(w.t, "position") > 0 {
 			// What a stage publishes again after a crash is the tail of what it published, in order.
 			part := rapid.IntRange(0, 1).Draw(w.t, "source")
@@ -366,14 +311,18 @@ func (w *world) produce() {
 			}
 			back := rapid.Int64Range(0, min(top, 3)).Draw(w.t, "back")
 			for seq := top - back; seq <= top; seq++ {
-				r.Offset = int64(len(w.recs))
-				r.Headers = []topic.Header{{Key: topic.HeaderPosition, Value: []byte(topic.Position{Stage: "s", Partition: part, Seq: seq}.String())}}
-				w.recs = append(w.recs, r)
+				at := topic.Position{Stage: "s", Partition: part, Seq: seq}
+				w.append(simRecord(seq, topic.Header{Key: topic.HeaderPosition, Value: []byte(at.String())}))
 			}
 			continue
 		}
-		w.recs = append(w.recs, r)
+		w.append(simRecord(int64(len(w.recs))))
 	}
+}
+
+func (w *world) append(r stream.Record) {
+	r.Offset = int64(len(w.recs))
+	w.recs = append(w.recs, r)
 }
 
 // check: every source position once, every record without one once, in each of its tables.
@@ -385,9 +334,9 @@ func (w *world) check() {
 		return "offset " + strconv.FormatInt(off, 10) + " in " + table
 	}
 	seen := map[string]int{}
-	for table, rows := range w.stored {
-		for _, row := range rows {
-			seen[key(table, row.offset)]++
+	for _, table := range simTables {
+		for _, row := range w.server.Rows(table) {
+			seen[key(table, int64(row.Offset))]++ //nolint:gosec // small
 		}
 	}
 	want := map[string]bool{}
@@ -402,11 +351,13 @@ func (w *world) check() {
 }
 
 func simulate(t *rapid.T) {
-	l := limits{rows: 4, bytes: 4, flush: 3 * time.Second, insert: 10 * time.Second, deadline: 20 * time.Second, grace: time.Hour}
-	w := &world{t: t, now: time.Unix(1e9, 0), offset: -1, limits: l,
-		tokens: map[string][]string{}, stored: map[string][]simRow{}}
-	w.window = int((l.deadline+l.insert)/time.Second) + 15 // and what pauses and waits of one step add
-	defer w.kill()                                         // a failed check leaves some behind
+	l := limits{rows: 4, bytes: 400, flush: 3 * time.Second, insert: 10 * time.Second, deadline: 20 * time.Second, grace: time.Hour}
+	w := &world{t: t, now: time.Unix(1e9, 0), offset: -1, limits: l}
+	// A block for each month, and what pauses and waits of one step add.
+	w.window = 2*int((l.deadline+l.insert)/time.Second) + 15
+	w.server = memory.NewServer(memory.Options{Window: w.window, Now: func() time.Time { return w.now }})
+	require.NoError(t, w.server.Client(nil).Migrate(t.Context(), nil, nil))
+	defer w.kill() // a failed check leaves some behind
 	w.produce()
 	w.join()
 	for range rapid.IntRange(5, 120).Draw(t, "steps") {
