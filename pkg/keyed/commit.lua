@@ -1,17 +1,20 @@
 -- Rule 2: the one script by which a slot changes. All keys carry the slot's hash tag.
 -- KEYS: 1 meta, 2 outbox, 3 moves, 4 timers, 5 positions, then nstates state keys, then nsets id sets.
--- ARGV: expected applied offset ('' = a foreign move or a trim: not compared), new applied offset ('' = unchanged),
+-- ARGV: incarnation that the caller has read; expected applied offset ('' = a foreign move or a trim: not compared), new applied offset ('' = unchanged),
 --       published below ('' = nothing to trim), moves done below ('' = nothing to trim),
 --       nstates, then per state: expected revision ('' = absent), value, timer score ('' = none), member;
 --       nout, then entries; nmoves, then entries; npos, then field, value;
 --       nsets, then per set: ttl in ms, n, then members.
+-- A slot of another incarnation was rebuilt since: nothing of what the caller knows is true there.
 -- Answer: {status, first sequence of these outputs, first sequence of these moves, published below}
 local i = 0
 local function arg() i = i + 1; return ARGV[i] end
 local function n() return tonumber(arg()) end
-local meta = redis.call('HMGET', KEYS[1], 'applied', 'nextseq', 'pubseq', 'nextmov', 'movdone')
+local meta = redis.call('HMGET', KEYS[1], 'applied', 'nextseq', 'pubseq', 'nextmov', 'movdone', 'inc')
 local nextseq, pubseq = tonumber(meta[2] or 0), tonumber(meta[3] or 0)
 local nextmov, movdone = tonumber(meta[4] or 0), tonumber(meta[5] or 0)
+
+if arg() ~= (meta[6] or '') then return {'incarnation', nextseq, nextmov, pubseq} end
 
 -- Trimming is right whether or not the rest is accepted: what is published stays published.
 local expect, applied, pub, mov = arg(), arg(), arg(), arg()

@@ -182,7 +182,7 @@ func (f *Fence) published(ctx context.Context, stage string) error {
 			return false, err
 		}
 		for p := range ms {
-			if now[p].pubSeq < ms[p].nextSeq {
+			if now[p].marked || now[p].pubSeq < ms[p].nextSeq {
 				return false, nil
 			}
 		}

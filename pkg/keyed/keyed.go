@@ -136,7 +136,9 @@ func (o *Options) validate() error {
 // Errors that stop a stage for good; a person must look.
 var (
 	// ErrStateLost: Redis holds less than it had acknowledged. A replay would lose and double.
-	ErrStateLost = errors.New("redis has lost acknowledged state of this stage; docs/operate.md says how to rebuild it")
+	ErrStateLost = errors.New("redis has lost acknowledged state of this stage: stop it everywhere and run 'weft rebuild' for it (docs/operate.md)")
+	// ErrRebuilding: a rebuild of the stage is under way, or was cut off.
+	ErrRebuilding = errors.New("this stage is being rebuilt, or its rebuild was cut off: let 'weft rebuild' end, or run it again")
 	// ErrNewerState: a newer binary has written this state.
 	ErrNewerState = errors.New("state was written by a newer version of weft")
 	// ErrPartitionCount: the deployment was made with another partition count.

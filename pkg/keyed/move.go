@@ -13,14 +13,17 @@ import (
 // order and are written once, so a longer one means corrupt state, not patience.
 const maxHops = 100_000
 
-// slotOf is the slot that a key of this stage lives in.
-func (d *foldDecider[S]) slotOf(key string) Slot {
+// slotOf is the slot that a key of this stage lives in, in the incarnation of the slot that its owner holds:
+// all slots of a stage are rebuilt together.
+func (d *foldDecider[S]) slotOf(own Slot, key string) Slot {
 	p := topic.Partition([]byte(key), d.s.opt.Topics.Partitions)
-	return newSlot(d.s.deps.Store, d.s.opt.Topics, d.s.opt.Stage, p, d.s.script)
+	slot := newSlot(d.s.deps.Store, d.s.opt.Topics, d.s.opt.Stage, p, d.s.script)
+	slot.inc = own.inc
+	return slot
 }
 
-func (d *foldDecider[S]) read(ctx context.Context, key string) (*held[S], error) {
-	b, err := d.s.deps.Store.Get(ctx, d.slotOf(key).stateKey(key))
+func (d *foldDecider[S]) read(ctx context.Context, own Slot, key string) (*held[S], error) {
+	b, err := d.s.deps.Store.Get(ctx, d.slotOf(own, key).stateKey(key))
 	if err != nil {
 		return nil, err
 	}
@@ -28,8 +31,8 @@ func (d *foldDecider[S]) read(ctx context.Context, key string) (*held[S], error)
 }
 
 // home brings a move to its target, hop by hop from its origin's own pointer. Coming home twice is once.
-func (d *foldDecider[S]) home(ctx context.Context, _ Slot, m *move) error {
-	origin, err := d.read(ctx, m.origin)
+func (d *foldDecider[S]) home(ctx context.Context, own Slot, m *move) error {
+	origin, err := d.read(ctx, own, m.origin)
 	if err != nil {
 		return err
 	}
@@ -37,20 +40,20 @@ func (d *foldDecider[S]) home(ctx context.Context, _ Slot, m *move) error {
 		return fmt.Errorf("origin %s of a move is not frozen: %w", m.origin, ErrStateLost)
 	}
 	if m.late != nil {
-		return d.deliver(ctx, origin, m.seq, m.late)
+		return d.deliver(ctx, own, origin, m.seq, m.late)
 	}
 	if origin.moveSeq != m.seq {
 		return fmt.Errorf("origin %s was frozen by move %d, not %d: %w", m.origin, origin.moveSeq, m.seq, errCorrupt)
 	}
-	return d.payload(ctx, origin)
+	return d.payload(ctx, own, origin)
 }
 
 // payload brings the payload of a frozen key home and marks it delivered.
-func (d *foldDecider[S]) payload(ctx context.Context, origin *held[S]) error {
+func (d *foldDecider[S]) payload(ctx context.Context, own Slot, origin *held[S]) error {
 	if origin.delivered {
 		return nil
 	}
-	if err := d.deliver(ctx, origin, origin.moveSeq, nil); err != nil {
+	if err := d.deliver(ctx, own, origin, origin.moveSeq, nil); err != nil {
 		return err
 	}
 	origin.delivered, origin.body = true, nil
@@ -59,20 +62,20 @@ func (d *foldDecider[S]) payload(ctx context.Context, origin *held[S]) error {
 		return err
 	}
 	// Refused means that another owner has marked it.
-	if _, err := d.slotOf(origin.key).commit(ctx, commitArgs{states: []stateWrite{w}}); err != nil {
+	if _, err := d.slotOf(own, origin.key).commit(ctx, commitArgs{states: []stateWrite{w}}); err != nil {
 		return err
 	}
 	return nil
 }
 
 // deliver applies one move of origin (late nil: its payload) to whatever live key its pointer leads to.
-func (d *foldDecider[S]) deliver(ctx context.Context, origin *held[S], seq int64, late *Record) error {
+func (d *foldDecider[S]) deliver(ctx context.Context, own Slot, origin *held[S], seq int64, late *Record) error {
 	key := origin.forward
 	for hop := 0; ; hop++ {
 		if hop > maxHops {
 			return fmt.Errorf("more than %d forward pointers from %s: %w", maxHops, origin.key, errCorrupt)
 		}
-		h, err := d.read(ctx, key)
+		h, err := d.read(ctx, own, key)
 		if err != nil {
 			return err
 		}
@@ -81,22 +84,22 @@ func (d *foldDecider[S]) deliver(ctx context.Context, origin *held[S], seq int64
 		}
 		if h.frozen {
 			// Its own payload, with the notes, goes before anything that passes through.
-			if err := d.payload(ctx, h); err != nil {
+			if err := d.payload(ctx, own, h); err != nil {
 				return err
 			}
 			key = h.forward
 			continue
 		}
-		ok, err := d.take(ctx, h, origin, seq, late)
+		ok, err := d.take(ctx, own, h, origin, seq, late)
 		if err != nil || ok {
 			return err
 		}
-		d.s.metrics.refused.WithLabelValues("revision").Inc() // somebody else changed it: look again
+		d.s.metrics.refused.WithLabelValues(refusedRevision).Inc() // somebody else changed it: look again
 	}
 }
 
 // take applies the move to a live state by compare-and-set on its revision.
-func (d *foldDecider[S]) take(ctx context.Context, h, origin *held[S], seq int64, late *Record) (bool, error) {
+func (d *foldDecider[S]) take(ctx context.Context, own Slot, h, origin *held[S], seq int64, late *Record) (bool, error) {
 	now := d.s.deps.Now()
 	var outs []Output
 	if late != nil {
@@ -117,7 +120,10 @@ func (d *foldDecider[S]) take(ctx context.Context, h, origin *held[S], seq int64
 	for i := range outs {
 		args.outputs = append(args.outputs, encodeOutput(&outs[i], nil))
 	}
-	r, err := d.slotOf(h.key).commit(ctx, args)
+	r, err := d.slotOf(own, h.key).commit(ctx, args)
+	if r.reason == refusedIncarnation {
+		return false, fmt.Errorf("change %s: %w", h.key, errRefused)
+	}
 	return r.ok, err
 }
 

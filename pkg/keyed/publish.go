@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 
 	"github.com/weft-cdp/weft/pkg/stream"
@@ -19,6 +20,9 @@ func (w *worker) drain(ctx context.Context) error {
 		m, outs, moves, err := w.slot.lists(ctx, drainChunk)
 		if err != nil {
 			return err
+		}
+		if m.inc != w.slot.inc || m.marked {
+			return errRefused // it was rebuilt, or is being rebuilt
 		}
 		if len(outs) == 0 && len(moves) == 0 {
 			w.pub, w.mov = 0, 0
@@ -67,10 +71,11 @@ func (w *worker) publish(ctx context.Context, outs []Output, first int64, byOffs
 			}
 			val = in.Value
 			for _, h := range in.Headers {
-				if _, ok := topic.Get(o.Headers, h.Key); !ok && h.Key != topic.HeaderPosition {
+				if _, ok := topic.Get(o.Headers, h.Key); !ok && h.Key != topic.HeaderPosition && h.Key != topic.HeaderAt {
 					hs = append(hs, h)
 				}
 			}
+			hs = append(hs, topic.Header{Key: topic.HeaderAt, Value: strconv.AppendInt(nil, o.Offset, 10)})
 		}
 		hs = append(append(hs, o.Headers...), topic.Header{Key: topic.HeaderPosition, Value: []byte(pos.String())})
 		t := target{o.Topic, topic.Partition([]byte(o.Key), w.s.opt.Topics.Partitions)}

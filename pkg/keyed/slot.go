@@ -20,6 +20,7 @@ type Slot struct {
 	tag       string
 	partition int
 	script    *store.Script
+	inc       string // incarnation that its owner has read; every script names it
 }
 
 func newSlot(st *store.Client, t topic.Set, stage string, partition int, script *store.Script) Slot {
@@ -93,27 +94,35 @@ type meta struct {
 	nextSeq int64 // sequence of the next output
 	pubSeq  int64 // outputs below are published
 	nextMov int64
-	movDone int64 // moves below are done
+	movDone int64  // moves below are done
+	inc     string // incarnation: "" until the slot is rebuilt for the first time
+	marked  bool   // a rebuild has begun and not ended
 }
 
-var metaFields = []any{"applied", "nextseq", "pubseq", "nextmov", "movdone", "v"}
+var metaFields = []any{"applied", "nextseq", "pubseq", "nextmov", "movdone", "v", "inc", "rebuild"}
 
-// slotVersion is the version of the slot's layout.
-const slotVersion = 1
+// slotVersion is the version of the slot's layout. A slot under rebuild says rebuildVersion, so that a binary
+// that does not know the mark stays away from it too.
+const (
+	slotVersion    = 1
+	rebuildVersion = 2
+)
 
 func parseMeta(vs []store.Value) (meta, error) {
 	var m meta
 	if len(vs) != len(metaFields) {
 		return m, fmt.Errorf("slot meta has %d fields: %w", len(vs), errCorrupt)
 	}
-	if v := vs[5].Int(); v > slotVersion {
+	_, marked := vs[7].Text()
+	if v := vs[5].Int(); v > slotVersion && !(marked && v == rebuildVersion) {
 		return m, fmt.Errorf("%w: slot version %d, known %d", ErrNewerState, v, slotVersion)
 	}
 	_, has := vs[0].Text()
 	m = meta{
 		fresh: !has, applied: vs[0].Int(), nextSeq: vs[1].Int(), pubSeq: vs[2].Int(),
-		nextMov: vs[3].Int(), movDone: vs[4].Int(),
+		nextMov: vs[3].Int(), movDone: vs[4].Int(), marked: marked,
 	}
+	m.inc, _ = vs[6].Text()
 	return m, nil
 }
 
@@ -170,23 +179,30 @@ type commitArgs struct {
 
 type commitResult struct {
 	ok       bool
-	reason   string // refused: "applied" or "revision"
+	reason   string // refused: refusedApplied, refusedRevision or refusedIncarnation
 	firstSeq int64  // of these outputs
 	firstMov int64
 	pubSeq   int64
 }
 
+// Why a script was refused.
+const (
+	refusedApplied     = "applied"
+	refusedRevision    = "revision"
+	refusedIncarnation = "incarnation"
+)
+
 func (s Slot) commit(ctx context.Context, a commitArgs) (commitResult, error) {
 	keys := make([]string, 0, 6+len(a.states))
 	keys = append(keys, s.metaKey(), s.outboxKey(), s.movesKey(), s.timersKey(), s.posKey())
-	args := make([]any, 0, 12+4*len(a.states)+len(a.outputs)+len(a.moves)+2*len(a.pos)+len(a.seenIDs))
+	args := make([]any, 0, 13+4*len(a.states)+len(a.outputs)+len(a.moves)+2*len(a.pos)+len(a.seenIDs))
 	trim := func(n int64) any {
 		if n <= 0 {
 			return ""
 		}
 		return n
 	}
-	args = append(args, a.expect, a.applied, trim(a.pub), trim(a.mov), len(a.states))
+	args = append(args, s.inc, a.expect, a.applied, trim(a.pub), trim(a.mov), len(a.states))
 	for _, w := range a.states {
 		keys = append(keys, s.stateKey(w.key))
 		due := ""

@@ -72,7 +72,7 @@ func TestMoveThroughFrozenChainTwice(t *testing.T) {
 	stage := e.stage(nil, e.deps())
 	d := newFoldDecider(stage, Fold[tally](tallyFold{e.topics}))
 	ctx := context.Background()
-	at := func(key string) Slot { return d.slotOf(key) }
+	at := func(key string) Slot { return d.slotOf(Slot{}, key) }
 	put := func(key string, c *held[tally]) {
 		t.Helper()
 		w, err := d.write(c)
@@ -83,7 +83,7 @@ func TestMoveThroughFrozenChainTwice(t *testing.T) {
 	}
 	freeze := func(key, into string, seq int64) *move {
 		t.Helper()
-		h, err := d.read(ctx, key)
+		h, err := d.read(ctx, Slot{}, key)
 		require.NoError(t, err)
 		h.frozen, h.forward, h.moveSeq = true, into, seq
 		put(key, h)
@@ -117,4 +117,30 @@ func TestMoveThroughFrozenChainTwice(t *testing.T) {
 	live, s := e.read("w")
 	require.Equal(t, "t", live)
 	require.Equal(t, map[string]int{"w": 1, "v": 1, "u": 1, "t": 1, "late": 1}, s.N)
+}
+
+// TestAnotherIncarnationIsRefused: whoever holds what it read before a rebuild can change nothing, not even trim.
+func TestAnotherIncarnationIsRefused(t *testing.T) {
+	e := newEnv(t)
+	ctx := context.Background()
+	old := e.slot(0)
+	_, err := old.commit(ctx, commitArgs{expect: "none", applied: "5", outputs: [][]byte{[]byte("o1")}})
+	require.NoError(t, err)
+	e.redis.HSet(old.metaKey(), "inc", "new")
+	dump := e.redis.Dump()
+	write := commitArgs{states: []stateWrite{{key: "k", val: (&cell{}).encode()}}, outputs: [][]byte{[]byte("o")}}
+	for name, a := range map[string]commitArgs{
+		"batch": {expect: "5", applied: "6"}, "foreign move": write, "trim": {expect: trimOnly, pub: 1, mov: 1},
+	} {
+		r, err := old.commit(ctx, a)
+		require.NoError(t, err)
+		require.False(t, r.ok, name)
+		require.Equal(t, refusedIncarnation, r.reason, name)
+		require.Equal(t, dump, e.redis.Dump(), name)
+	}
+	now := old
+	now.inc = "new"
+	r, err := now.commit(ctx, commitArgs{expect: "5", applied: "6"})
+	require.NoError(t, err)
+	require.True(t, r.ok)
 }

@@ -171,7 +171,7 @@ func (s *Stage) Ready() error {
 // stops says whether an error can not heal by trying again.
 func stops(err error) bool {
 	for _, e := range []error{
-		ErrStateLost, ErrNewerState, ErrPartitionCount, topic.ErrNewerSchema, stream.ErrOffsetOutOfRange, store.ErrNonDurable,
+		ErrStateLost, ErrRebuilding, ErrNewerState, ErrPartitionCount, topic.ErrNewerSchema, stream.ErrOffsetOutOfRange, store.ErrNonDurable,
 		stream.ErrStop,
 	} {
 		if errors.Is(err, e) {

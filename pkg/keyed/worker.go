@@ -121,6 +121,10 @@ func (w *worker) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if m.marked {
+		return fmt.Errorf("%w (slot %s)", ErrRebuilding, w.slot.tag)
+	}
+	w.slot.inc = m.inc
 	if m.fresh {
 		if w.claim.Offset >= 0 || w.highest > 0 { // a commit is only made once the slot exists
 			return fmt.Errorf("%w: slot %s is missing, kafka's commit is %d", ErrStateLost, w.slot.tag, w.claim.Offset)
@@ -215,7 +219,7 @@ func (w *worker) step(ctx context.Context) error {
 	}
 	if !r.ok {
 		w.s.metrics.refused.WithLabelValues(r.reason).Inc()
-		if r.reason != "revision" {
+		if r.reason != refusedRevision {
 			w.loaded = false
 		}
 		return nil // the same batch is decided anew on what stands there now
@@ -283,6 +287,8 @@ func (w *worker) idle(ctx context.Context) error {
 		return err
 	}
 	switch {
+	case m.inc != w.slot.inc || m.marked:
+		w.loaded = false // it was rebuilt, or is being rebuilt
 	case m.fresh || m.applied < w.m.applied:
 		return fmt.Errorf("%w: slot %s went back from %d to %d", ErrStateLost, w.slot.tag, w.m.applied, m.applied)
 	case m.applied > w.m.applied:

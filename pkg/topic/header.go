@@ -21,6 +21,7 @@ const (
 	HeaderSchema     = "weft-schema"      // version of the record's schema, decimal
 	HeaderKind       = "weft-kind"        // Kind
 	HeaderPosition   = "weft-position"    // Position: stage:partition:sequence
+	HeaderAt         = "weft-at"          // offset of the record whose body this one passes on, in the position's partition
 	HeaderSource     = "weft-source"      // name of the configured source
 	HeaderBrand      = "weft-brand"       // brand of the deployment
 	HeaderMessageID  = "weft-message-id"  // the event's id, unique within its source
