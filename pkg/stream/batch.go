@@ -1,19 +1,15 @@
 package stream
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go/compress"
-
-	"github.com/weft-cdp/weft/pkg/topic"
 )
 
 // The record batch, magic 2 (Kafka documentation, "Record Batch"): positions of its fields.
@@ -43,239 +39,185 @@ const (
 	minHeader = 2
 )
 
-// maxInflated bounds what one compressed batch may become: far above max.message.bytes times the ratio of
-// repetitive JSON, low enough that a hostile inlet record cannot take all memory.
-const maxInflated = 64 << 20
-
-// maxNames bounds the header keys that a parser remembers, so that a producer with random keys cannot grow it.
-const maxNames = 64
+// parseBytes is how much memory the records of one Fetch may take before no further batch is added to them:
+// so a Fetch gives this and one batch at the most, however well the log is compressed.
+const parseBytes = 512 << 10
 
 // errCutShort means that the answer ends within its first batch.
 var errCutShort = errors.New("first batch of the answer is incomplete")
 
-// parser turns the batches of one partition into records. It is for one goroutine.
+// castagnoli is the polynomial of the checksum.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli) //nolint:gochecknoglobals // a constant
+
+// parser turns the batches of one partition into records. It is for one goroutine. What it returns lives in
+// memory that it uses again.
 type parser struct {
 	topic     string
 	partition int
-	crc       *crc32.Table
-	names     map[string]string
-	inAbort   map[int64]struct{} // producers whose transaction will abort, at the batch being read
-	headers   []topic.Header     // room for headers: one allocation per many records
+
+	data    []byte       // batches not read yet
+	aborted []abortedTxn // transactions that will abort, behind the batch being read, by their first offsets
+	inAbort map[int64]struct{}
+	next    int64 // offset behind what was read
+	whole   bool  // a whole batch was read of this answer
+
+	recs   []Record
+	slots  slots
+	names  map[string]string
+	bodies inflated
 }
 
 func newParser(topicName string, partition int) parser {
-	return parser{
-		topic: topicName, partition: partition, crc: crc32.MakeTable(crc32.Castagnoli),
-		names: make(map[string]string), inAbort: make(map[int64]struct{}),
-	}
+	return parser{topic: topicName, partition: partition, names: make(map[string]string), inAbort: make(map[int64]struct{})}
 }
 
-// parse returns the records at or after from, and the offset behind the last whole batch. data may end
-// within a batch; if that is the first one, the error is errCutShort. Records alias data.
-func (p *parser) parse(data []byte, aborted []abortedTxn, from int64) ([]Record, int64, error) {
-	slices.SortFunc(aborted, func(a, b abortedTxn) int { return cmp.Compare(a.first, b.first) })
+// start takes an answer, to give its records at or after from. data may end within a batch.
+func (p *parser) start(data []byte, aborted []abortedTxn, from int64) {
+	if len(aborted) > 1 {
+		slices.SortFunc(aborted, func(a, b abortedTxn) int { return cmp.Compare(a.first, b.first) })
+	}
 	clear(p.inAbort)
-	var recs []Record
-	next := from
-	for first := true; len(data) > 0; first = false {
-		if len(data) < batchHeader {
-			// An old message may be shorter than a batch's header, but its magic tells.
-			if len(data) > atMagic && data[atMagic] < magicV2 {
-				return nil, from, errOldFormat
+	p.data, p.aborted, p.next, p.whole = data, aborted, from, false
+}
+
+// some says that there is more to be read.
+func (p *parser) some() bool { return len(p.data) > 0 }
+
+// more returns the records of the next batches, until they take limit bytes of memory, and the offset behind
+// the last of them. They alias the answer, and are valid until the next call. If the answer ends within its
+// first batch, the error is errCutShort; after any error, nothing of the answer is to be used.
+func (p *parser) more(limit int) ([]Record, int64, error) {
+	if p.recs = p.recs[:0]; cap(p.recs) > keptRecords/recordBytes {
+		p.recs = nil
+	}
+	p.slots.reset()
+	p.bodies.reset()
+	for taken := 0; len(p.data) > 0 && taken < limit; {
+		size, err := batchSize(p.data)
+		if err != nil {
+			return nil, p.next, err
+		}
+		if size > len(p.data) {
+			p.data = nil
+			if !p.whole {
+				return nil, p.next, errCutShort
 			}
-			return recs, next, cut(first)
+			break
 		}
-		size := int(int32(binary.BigEndian.Uint32(data[atLength:]))) + atLength + 4 //nolint:gosec // checked below
-		if data[atMagic] < magicV2 {
-			return nil, from, fmt.Errorf("magic %d: %w", data[atMagic], errOldFormat)
-		}
-		if size < batchHeader || data[atMagic] > magicV2 {
-			return nil, from, fmt.Errorf("magic %d, %d bytes: %w", data[atMagic], size, errCorrupt)
-		}
-		if size > len(data) {
-			return recs, next, cut(first)
-		}
-		batch := data[:size:size]
-		data = data[size:]
-		base := i64(batch)
-		last := base + int64(int32(binary.BigEndian.Uint32(batch[atLastDelta:]))) //nolint:gosec // bits
-		var err error
-		if last < from {
+		batch := p.data[:size:size]
+		p.data, p.whole = p.data[size:], true
+		base, last := i64(batch), lastOffset(batch)
+		if last < p.next {
 			continue // the broker answers whole batches, from that which holds the offset on
 		}
-		if recs, aborted, err = p.batch(batch, recs, aborted, base, last, from); err != nil {
-			return nil, from, fmt.Errorf("batch at offset %d: %w", base, err)
+		n, err := p.batch(batch, base, last)
+		if err != nil {
+			return nil, p.next, fmt.Errorf("batch at offset %d: %w", base, err)
 		}
-		next = max(next, last+1)
+		taken += n
+		p.next = last + 1
 	}
-	return recs, next, nil
+	return p.recs, p.next, nil
 }
 
-func cut(first bool) error {
-	if first {
-		return errCutShort
+// batchSize is the size of the batch that data begins with: beyond data, if that ends within it.
+func batchSize(data []byte) (int, error) {
+	if len(data) > atMagic && data[atMagic] < magicV2 { // an old message may be shorter than a batch's header
+		return 0, fmt.Errorf("magic %d: %w", data[atMagic], errOldFormat)
 	}
-	return nil
+	if len(data) < batchHeader {
+		return batchHeader, nil
+	}
+	size := int(int32(binary.BigEndian.Uint32(data[atLength:]))) + atLength + 4 //nolint:gosec // checked next
+	if size < batchHeader || data[atMagic] > magicV2 {
+		return 0, fmt.Errorf("magic %d, %d bytes: %w", data[atMagic], size, errCorrupt)
+	}
+	return size, nil
 }
 
-// batch appends the records of one batch, if they count, and keeps track of aborted transactions as
-// Kafka's own consumer does (Fetcher.nextFetchedRecord).
-func (p *parser) batch(b []byte, recs []Record, aborted []abortedTxn, base, last, from int64) ([]Record, []abortedTxn, error) {
-	if crc32.Checksum(b[atAttributes:], p.crc) != binary.BigEndian.Uint32(b[atCRC:]) {
-		return nil, nil, fmt.Errorf("checksum differs: %w", errCorrupt)
+func lastOffset(batch []byte) int64 {
+	return i64(batch) + int64(int32(binary.BigEndian.Uint32(batch[atLastDelta:]))) //nolint:gosec // bits
+}
+
+// behind is the offset behind the last whole batch of an answer from an offset on, by the batches' headers.
+func behind(data []byte, from int64) int64 {
+	for {
+		size, err := batchSize(data)
+		if err != nil || size > len(data) {
+			return from
+		}
+		from = max(from, lastOffset(data)+1)
+		data = data[size:]
+	}
+}
+
+// batch adds the records of one batch, if they count, and keeps track of aborted transactions as Kafka's own
+// consumer does (Fetcher.nextFetchedRecord). It returns how much memory the records take.
+func (p *parser) batch(b []byte, base, last int64) (int, error) {
+	if crc32.Checksum(b[atAttributes:], castagnoli) != binary.BigEndian.Uint32(b[atCRC:]) {
+		return 0, fmt.Errorf("checksum differs: %w", errCorrupt)
 	}
 	attributes := binary.BigEndian.Uint16(b[atAttributes:])
 	producer := i64(b[atProducer:])
-	for len(aborted) > 0 && aborted[0].first <= last {
-		p.inAbort[aborted[0].producer] = struct{}{}
-		aborted = aborted[1:]
+	for len(p.aborted) > 0 && p.aborted[0].first <= last {
+		p.inAbort[p.aborted[0].producer] = struct{}{}
+		p.aborted = p.aborted[1:]
 	}
 	if attributes&attrControl != 0 {
 		// A marker ends its producer's transaction; whatever the producer writes next is another one.
 		delete(p.inAbort, producer)
-		return recs, aborted, nil
+		return 0, nil
 	}
-	if _, dead := p.inAbort[producer]; dead && attributes&attrTransactional != 0 {
-		return recs, aborted, nil
+	if attributes&attrTransactional != 0 {
+		if _, dead := p.inAbort[producer]; dead {
+			return 0, nil
+		}
 	}
-	body := b[batchHeader:]
+	body, size := b[batchHeader:], 0
 	if codec := compress.Compression(attributes & attrCodec); codec != compress.None {
 		var err error
-		if body, err = inflate(codec, body); err != nil {
-			return nil, nil, err
+		if body, err = p.bodies.inflate(codec, body); err != nil {
+			return 0, err
 		}
+		size = len(body)
 	}
 	count := int(int32(binary.BigEndian.Uint32(b[atCount:]))) //nolint:gosec // checked next
 	if count < 0 || count > len(body)/minRecord {
-		return nil, nil, fmt.Errorf("%d records in %d bytes: %w", count, len(body), errCorrupt)
+		return 0, fmt.Errorf("%d records in %d bytes: %w", count, len(body), errCorrupt)
 	}
-	recs = slices.Grow(recs, count)
-	v := varints{b: body}
+	headers := p.slots.given
+	if err := p.records(b, body, count, base); err != nil {
+		return 0, err
+	}
+	return size + count*recordBytes + (p.slots.given-headers)*headerBytes, nil
+}
+
+// records reads all records of a batch and keeps those from next on.
+func (p *parser) records(b, body []byte, count int, base int64) error {
 	firstTime, stampOf := i64(b[atFirstTime:]), int64(0)
 	stamp := time.UnixMilli(firstTime).UTC() // most batches have few different ones
-	if attributes&attrLogAppendTime != 0 {
+	logAppend := binary.BigEndian.Uint16(b[atAttributes:])&attrLogAppendTime != 0
+	if logAppend {
 		stamp = time.UnixMilli(i64(b[atMaxTime:])).UTC()
 	}
+	p.recs = slices.Grow(p.recs, count)
+	n := len(p.recs)
+	recs := p.recs[:n+count]
+	at := 0
 	for range count {
-		rec, delta := p.record(&v, base)
-		if v.bad {
-			return nil, nil, fmt.Errorf("record does not parse: %w", errCorrupt)
+		r := &recs[n]
+		var delta int64
+		if at, delta = p.record(body, at, r); at < 0 {
+			return fmt.Errorf("record does not parse: %w", errCorrupt)
 		}
-		if rec.Offset < from {
-			continue
-		}
-		if delta != stampOf && attributes&attrLogAppendTime == 0 {
+		r.Topic, r.Partition, r.Offset = p.topic, p.partition, base+r.Offset
+		if delta != stampOf && !logAppend {
 			stamp, stampOf = time.UnixMilli(firstTime+delta).UTC(), delta
 		}
-		rec.Time = stamp
-		recs = append(recs, rec)
-	}
-	return recs, aborted, nil
-}
-
-// record reads one record; the second result is its timestamp, relative to the batch's first.
-func (p *parser) record(v *varints, base int64) (Record, int64) {
-	body := varints{b: v.bytes(v.int())}
-	if body.b == nil {
-		v.bad = true
-		return Record{}, 0
-	}
-	body.bytes(1) // attributes: none are defined
-	delta := body.int()
-	rec := Record{Topic: p.topic, Partition: p.partition, Offset: base + body.int()}
-	rec.Key = body.nullable()
-	rec.Value = body.nullable()
-	if n := body.int(); n > 0 {
-		if n > int64(len(body.b)/minHeader) {
-			v.bad = true
-			return Record{}, 0
-		}
-		rec.Headers = p.room(int(n))
-		for i := range rec.Headers {
-			key := body.bytes(body.int())
-			rec.Headers[i] = topic.Header{Key: p.name(key), Value: body.nullable()}
+		if r.Time = stamp; r.Offset >= p.next {
+			n++
 		}
 	}
-	v.bad = v.bad || body.bad || len(body.b) != 0
-	return rec, delta
-}
-
-// room returns n headers, cut from a larger allocation.
-func (p *parser) room(n int) []topic.Header {
-	const chunk = 512 // 20 KiB: some 50 records of Weft's own
-	if n > len(p.headers) {
-		p.headers = make([]topic.Header, max(n, chunk))
-	}
-	hs := p.headers[:n:n]
-	p.headers = p.headers[n:]
-	return hs
-}
-
-// name returns a header key as a string; keys repeat, so they are remembered.
-func (p *parser) name(b []byte) string {
-	if s, ok := p.names[string(b)]; ok {
-		return s
-	}
-	s := string(b)
-	if len(p.names) < maxNames {
-		p.names[s] = s
-	}
-	return s
-}
-
-// varints reads Kafka's zigzag varints, which are Go's, and the bytes between them.
-type varints struct {
-	b   []byte
-	bad bool
-}
-
-func (v *varints) int() int64 {
-	x, n := binary.Varint(v.b)
-	if n <= 0 {
-		v.b, v.bad = nil, true
-		return 0
-	}
-	v.b = v.b[n:]
-	return x
-}
-
-// bytes is never nil unless it is bad.
-func (v *varints) bytes(n int64) []byte {
-	if v.bad || n < 0 || n > int64(len(v.b)) {
-		v.b, v.bad = nil, true
-		return nil
-	}
-	b := v.b[:n:n]
-	v.b = v.b[n:]
-	return b
-}
-
-// nullable reads bytes whose length -1 means null.
-func (v *varints) nullable() []byte {
-	n := v.int()
-	if n == -1 {
-		return nil
-	}
-	return v.bytes(n)
-}
-
-func i64(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) } //nolint:gosec // bits
-
-// inflate decompresses the records of a batch; snappy comes plain or in xerial's frames.
-func inflate(codec compress.Compression, body []byte) ([]byte, error) {
-	c := codec.Codec()
-	if c == nil {
-		return nil, fmt.Errorf("compression %d is unknown: %w", codec, errCorrupt)
-	}
-	r := c.NewReader(bytes.NewReader(body))
-	var out bytes.Buffer
-	out.Grow(4 * len(body)) // JSON shrinks to about a quarter
-	n, err := out.ReadFrom(io.LimitReader(r, maxInflated+1))
-	if err = errors.Join(err, r.Close()); err != nil {
-		return nil, fmt.Errorf("decompress %s: %w: %w", codec, errCorrupt, err)
-	}
-	if n > maxInflated {
-		return nil, fmt.Errorf("decompress %s: more than %d bytes: %w", codec, maxInflated, errCorrupt)
-	}
-	return out.Bytes(), nil
+	p.recs = recs[:n]
+	return nil
 }

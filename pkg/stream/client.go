@@ -40,7 +40,9 @@ type Client struct {
 	transport *kafka.Transport
 	dialer    *kafka.Dialer
 	conns     *connections
+	base      context.Context // ends with the client
 	cancel    context.CancelFunc
+	pulls     pulls
 
 	topicPatience time.Duration // the constant, shorter in tests
 
@@ -99,7 +101,9 @@ func New(cfg config.Kafka, log *zap.Logger, opts ...Option) (*Client, error) {
 			ClientID: cfg.ClientID, Timeout: dialTimeout, DialFunc: conns.dial, TLS: tlsConfig, SASLMechanism: mechanism,
 		},
 		conns:         conns,
+		base:          ctx,
 		cancel:        cancel,
+		pulls:         pulls{brokers: make(map[int32]*puller)},
 		topicPatience: topicPatience,
 		lanes:         make(map[lane]chan struct{}),
 		coordinators:  make(map[string]int32),
@@ -128,9 +132,10 @@ func (c *Client) do(ctx context.Context, timeout time.Duration, key protocol.Api
 ) (*reader, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	m, err := c.transport.RoundTrip(ctx, c.addr, &exchange{
-		key: key, version: version, clientID: c.cfg.ClientID, body: body, route: route,
-	})
+	w := writer{b: make([]byte, 0, 16+len(c.cfg.ClientID)+len(body))}
+	w.head(key, version, c.cfg.ClientID)
+	w.b = append(w.b, body...)
+	m, err := c.transport.RoundTrip(ctx, c.addr, &exchange{key: key, version: version, frame: w.b, route: route})
 	if err != nil {
 		return nil, err
 	}

@@ -155,7 +155,7 @@ func TestFetchRetries(t *testing.T) {
 		cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: n, Err: e, Count: 2})
 		require.Equal(t, []string{"x-0", "x-1"}, values(readAll(t, c, n, 0, 0, 2)), e.Message)
 	}
-	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: n, Err: kerr.TopicAuthorizationFailed})
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: n, Err: kerr.TopicAuthorizationFailed, Count: -1})
 	_, err := c.NewFetcher(n, 0, 0, FetchOptions{}).Fetch(ctx, time.Second)
 	require.ErrorIs(t, err, ErrPermanent)
 }

@@ -17,16 +17,19 @@ const maxResponseBytes = 256 << 20
 var errMalformed = errors.New("answer is cut short or malformed")
 
 // exchange is one request, already encoded, that kafka-go's transport carries to a broker. It speaks one
-// version of one API. A new one is made for each request: a cancelled one may still be on the wire.
+// version of one API. One that was cancelled may still be on the wire: then neither it nor its memory is used
+// again.
 type exchange struct {
-	key      protocol.ApiKey
-	version  int16
-	clientID string
-	body     []byte
+	key     protocol.ApiKey
+	version int16
+	frame   []byte // the whole request, see writer.head
 	// route picks the broker; one with a negative id means any.
 	route func(protocol.Cluster) (protocol.Broker, error)
+	// read takes the answer off the wire, where that is not to go into memory of its own.
+	read func(*body)
 
 	supported int16 // highest version that kafka-go and this broker have in common
+	body      body
 }
 
 // answer is the body of a response, behind the correlation id. It belongs to whoever gets it.
@@ -39,6 +42,7 @@ var (
 	_ protocol.BrokerMessage = (*exchange)(nil)
 	_ protocol.RawExchanger  = (*exchange)(nil)
 	_ protocol.Message       = (*answer)(nil)
+	_ protocol.RawExchanger  = (*pull)(nil)
 )
 
 func (e *exchange) ApiKey() protocol.ApiKey { return e.key } //nolint:revive // kafka-go's spelling
@@ -64,16 +68,8 @@ func (e *exchange) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
 		return nil, fmt.Errorf("broker knows %s up to version %d, needed is %d (Kafka 2.3 or later): %w",
 			e.key, e.supported, e.version, errUnsupported)
 	}
-	const correlation = 1 // one request at a time per connection
-	w := writer{b: make([]byte, 0, 16+len(e.clientID)+len(e.body))}
-	w.int32(0)
-	w.int16(int16(e.key))
-	w.int16(e.version)
-	w.int32(correlation)
-	w.str(e.clientID)
-	w.b = append(w.b, e.body...)
-	binary.BigEndian.PutUint32(w.b, u32(len(w.b)-4))
-	if _, err := rw.Write(w.b); err != nil {
+	binary.BigEndian.PutUint32(e.frame, u32(len(e.frame)-4))
+	if _, err := rw.Write(e.frame); err != nil {
 		return nil, err
 	}
 	var head [8]byte
@@ -87,11 +83,31 @@ func (e *exchange) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
 	if id := binary.BigEndian.Uint32(head[4:]); id != correlation {
 		return nil, fmt.Errorf("%s answer to request %d: %w", e.key, id, errMalformed)
 	}
+	if e.read != nil {
+		e.body.r, e.body.left, e.body.err = rw, size-4, nil
+		e.read(&e.body)
+		if e.body.left > 0 {
+			e.body.fail()
+		}
+		return e, e.body.err
+	}
 	body := make([]byte, size-4)
 	if _, err := io.ReadFull(rw, body); err != nil {
 		return nil, err
 	}
 	return &answer{key: e.key, body: body}, nil
+}
+
+// correlation is the id of every request: one at a time is on a connection.
+const correlation = 1
+
+// head begins a request: its size, which RawExchange fills in, and its header.
+func (w *writer) head(key protocol.ApiKey, version int16, clientID string) {
+	w.int32(0)
+	w.int16(int16(key))
+	w.int16(version)
+	w.int32(correlation)
+	w.str(clientID)
 }
 
 // writer encodes Kafka's primitive types (big endian, lengths in front) of the non-flexible versions.
@@ -102,6 +118,9 @@ func (w *writer) int16(v int16) { w.b = binary.BigEndian.AppendUint16(w.b, uint1
 func (w *writer) int32(v int32) { w.b = binary.BigEndian.AppendUint32(w.b, uint32(v)) } //nolint:gosec // bits
 func (w *writer) int64(v int64) { w.b = binary.BigEndian.AppendUint64(w.b, uint64(v)) } //nolint:gosec // bits
 func (w *writer) array(n int)   { w.int32(i32(n)) }
+
+// putArray fills in the length of an array, written before it was known.
+func putArray(b []byte, n int) { binary.BigEndian.PutUint32(b, u32(n)) }
 
 func (w *writer) str(s string) {
 	w.int16(int16(len(s))) //nolint:gosec // names and metadata, below 32 KiB
@@ -168,15 +187,6 @@ func (r *reader) str() string {
 		return ""
 	}
 	return string(r.take(int(n)))
-}
-
-// bytes reads bytes; null is nil. They alias the answer.
-func (r *reader) bytes() []byte {
-	n := r.int32()
-	if n < 0 {
-		return nil
-	}
-	return r.take(int(n))
 }
 
 // array reads the length of an array whose elements have at least size bytes; null is 0.
