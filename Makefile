@@ -77,6 +77,16 @@ integration: bin/testservers ## The packages that have tests on real servers, wi
 e2e: bin/testservers ## The tests of whole deployments (ARGS="-run TestTill")
 	bin/testservers run -- $(GO_TEST) -tags integration -count=1 $(E2E) $(ARGS)
 
+# SEEDS is how many schedules of each shape, SEED one of them alone, SHAPE one shape alone.
+SEEDS ?= 100
+SEED ?= 0
+SHAPE ?=
+SIMULATE = go test -count=1 -timeout 0 -v ./services/weft/simulate
+
+.PHONY: simulate
+simulate: ## The services under virtual time and seeded faults (SEEDS=1000, or SEED=42 SHAPE=crash)
+	$(SIMULATE) -run '^TestSimulate$$' -seeds $(SEEDS) -seed $(SEED) -shape '$(SHAPE)'
+
 .PHONY: cdnow
 cdnow: bin/testservers ## 69,659 real purchases through separate processes, one of them killed: each fact beside its expected value
 	bin/testservers run -- go test -tags integration -count=1 -timeout $(TIMEOUT) -v -run '^TestCDNOW' $(E2E) $(ARGS)

@@ -47,13 +47,15 @@ const deliverBatch = 100
 // a rebalance or a restart above it passes within this, and as long as it waits no cart is decided at all.
 const fenceUnready = time.Minute
 
-// Deps are the parts that the service stands on. All but Metrics and Now are required.
+// Deps are the parts that the service stands on. All but Metrics, Now and Senders are required.
 type Deps struct {
 	Stream  *stream.Client
 	Store   *store.Client
 	Log     *zap.Logger
 	Metrics prometheus.Registerer // nil: not measured
 	Now     func() time.Time      // nil: time.Now
+	// Senders are the channels by name; nil: those that the configuration names.
+	Senders map[string]connector.Sender
 }
 
 // Service is the activator. Any number of them may run: each owns the partitions its groups give it.
@@ -120,8 +122,11 @@ func build(cfg config.Config, deps Deps) (*Service, error) {
 	return s, err
 }
 
-// newSenders makes the channels that are configured.
+// newSenders makes the channels that are configured, unless they are given.
 func newSenders(cfg config.Activator, deps Deps) (map[string]connector.Sender, error) {
+	if deps.Senders != nil {
+		return deps.Senders, nil
+	}
 	senders := map[string]connector.Sender{}
 	if cfg.SMTP.Address != "" {
 		s, err := smtp.New(cfg.SMTP)

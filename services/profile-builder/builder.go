@@ -46,13 +46,15 @@ const (
 	maxHeaderBytes = 16 << 10
 )
 
-// Deps are the parts that the service stands on. All but Metrics and Now are required.
+// Deps are the parts that the service stands on. All but Metrics, Now and Listen are required.
 type Deps struct {
 	Stream  *stream.Client
 	Store   *store.Client
 	Log     *zap.Logger
 	Metrics prometheus.Registerer // nil: not measured
 	Now     func() time.Time      // nil: time.Now
+	// Listen binds the API's address; nil: net.Listen. For networks inside a process.
+	Listen func(network, address string) (net.Listener, error)
 }
 
 // Service is profile-builder. Any number of them may run: each owns the partitions its group gives it, and
@@ -60,6 +62,7 @@ type Deps struct {
 type Service struct {
 	cfg   config.Config
 	log   *zap.Logger
+	bind  func(network, address string) (net.Listener, error)
 	stage *keyed.Stage
 	api   *api
 
@@ -72,6 +75,11 @@ type Service struct {
 func New(cfg config.Config, deps Deps) (*Service, error) {
 	if deps.Stream == nil || deps.Store == nil || deps.Log == nil {
 		return nil, errors.New("profile-builder: stream, store and log are required")
+	}
+	if deps.Listen == nil {
+		deps.Listen = func(network, address string) (net.Listener, error) {
+			return (&net.ListenConfig{}).Listen(context.Background(), network, address)
+		}
 	}
 	as, err := loadAudiences(cfg.Builder.AudiencesFile)
 	if err != nil {
@@ -101,7 +109,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("profile-builder: %w", err)
 	}
 	return &Service{
-		cfg: cfg, log: deps.Log, stage: stage,
+		cfg: cfg, log: deps.Log, bind: deps.Listen, stage: stage,
 		api: newAPI(cfg.Builder.AccessKeys, rules, &profiles{store: deps.Store, topics: topics, ends: newEnds(deps.Stream, topics.EventsIdentified())}, m, deps.Log),
 	}, nil
 }
@@ -125,7 +133,7 @@ func (s *Service) Listen() error {
 	if s.listener != nil {
 		return nil
 	}
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", s.cfg.Builder.Listen)
+	l, err := s.bind("tcp", s.cfg.Builder.Listen)
 	if err != nil {
 		return fmt.Errorf("profile-builder: listen on %s: %w", s.cfg.Builder.Listen, err)
 	}

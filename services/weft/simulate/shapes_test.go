@@ -1,0 +1,83 @@
+package simulate
+
+import "time"
+
+// shapes are the kinds of schedules. Probabilities are per request, in millionths.
+func shapes() []*shape {
+	some := load{people: 3, span: 7 * time.Second, views: 2, carts: 7, orders: 5, duels: 5, unions: 4, doubles: 2, poison: 1, old: 1}
+	duel := load{people: 4, span: 4 * time.Second, views: 1, carts: 10, orders: 10, duels: 10, unions: 2}
+	merging := load{people: 4, span: 5 * time.Second, views: 3, carts: 6, orders: 3, duels: 5, unions: 10, doubles: 1}
+	crashes := map[class]chance{
+		writes:   {crashBefore: 6_000, crashAfter: 8_000, crashLate: 3_000},
+		produces: {crashBefore: 6_000, crashAfter: 8_000, crashLate: 3_000},
+		commits:  {crashBefore: 2_000, crashAfter: 2_000},
+		idles:    {crashBefore: 200},
+		reads:    {crashBefore: 1_000},
+		sends:    {crashBefore: 50_000, crashAfter: 50_000},
+	}
+	losses := map[class]chance{
+		writes:   {cutBefore: 8_000, cutAfter: 15_000, late: 10_000, slow: 5_000},
+		produces: {cutBefore: 8_000, cutAfter: 15_000, late: 10_000, slow: 5_000},
+		commits:  {cutBefore: 5_000, cutAfter: 5_000, late: 10_000, refuse: 5_000, slow: 5_000},
+		idles:    {cutAfter: 1_000, slow: 500},
+		reads:    {cutAfter: 5_000, slow: 2_000},
+		member:   {cutAfter: 10_000, late: 10_000},
+		sends:    {cutBefore: 50_000, cutAfter: 50_000, slow: 50_000},
+	}
+	freezes := map[class]chance{
+		writes:   {freezeBefore: 4_000, freezeAfter: 8_000},
+		produces: {freezeBefore: 4_000, freezeAfter: 8_000},
+		commits:  {freezeBefore: 1_000, freezeAfter: 1_000},
+		idles:    {freezeBefore: 100},
+		reads:    {freezeAfter: 1_000},
+		sends:    {freezeBefore: 30_000, freezeAfter: 30_000},
+	}
+	everything := map[class]chance{
+		writes: {
+			crashBefore: 2_000, crashAfter: 3_000, crashLate: 2_000, cutBefore: 3_000, cutAfter: 5_000, late: 5_000,
+			freezeBefore: 2_000, freezeAfter: 3_000, slow: 3_000,
+		},
+		produces: {
+			crashBefore: 2_000, crashAfter: 3_000, crashLate: 2_000, cutBefore: 3_000, cutAfter: 5_000, late: 5_000,
+			freezeBefore: 2_000, freezeAfter: 3_000, slow: 3_000,
+		},
+		commits: {crashAfter: 1_000, cutAfter: 3_000, late: 5_000, refuse: 3_000, freezeBefore: 1_000},
+		idles:   {cutAfter: 500, crashBefore: 50, freezeBefore: 50, slow: 200},
+		reads:   {cutAfter: 2_000, crashBefore: 300, freezeAfter: 300},
+		member:  {cutAfter: 5_000, late: 5_000},
+		sends:   {crashBefore: 20_000, crashAfter: 20_000, cutBefore: 20_000, cutAfter: 20_000, freezeAfter: 10_000},
+	}
+	inserting := map[class]chance{
+		inserts: {
+			crashBefore: 20_000, crashAfter: 30_000, crashLate: 20_000, cutBefore: 20_000, cutAfter: 40_000, late: 30_000,
+			freezeBefore: 20_000, freezeAfter: 20_000, slow: 30_000,
+		},
+		commits: {
+			crashBefore: 10_000, crashAfter: 10_000, crashLate: 10_000, cutAfter: 20_000, late: 20_000, refuse: 10_000,
+			freezeBefore: 5_000, freezeAfter: 5_000,
+		},
+		produces: {crashAfter: 10_000, cutAfter: 20_000, late: 10_000},
+		reads:    {cutAfter: 3_000},
+	}
+	three := []string{stitch, build, activate}
+	all := []string{stitch, build, activate, write}
+	return []*shape{
+		{name: "calm", services: three, owners: 1, load: some, trouble: 10 * time.Second},
+		{name: "crash", services: three, owners: 1, load: some, trouble: 14 * time.Second, batch: 6, faults: crashes},
+		{name: "lost", services: three, owners: 1, load: some, trouble: 14 * time.Second, batch: 6, faults: losses, idempotent: true},
+		{name: "zombie", services: three, owners: 2, load: some, trouble: 16 * time.Second, batch: 6, faults: freezes},
+		{name: "owners", services: three, owners: 2, load: some, trouble: 16 * time.Second, batch: 4, rebalances: 6, faults: map[class]chance{
+			writes: {crashAfter: 1_000, slow: 10_000}, produces: {crashAfter: 1_000, slow: 10_000},
+		}},
+		{name: "duel", services: three, owners: 1, load: duel, trouble: 14 * time.Second, batch: 3, faults: map[class]chance{
+			writes: {freezeAfter: 10_000, slow: 30_000, crashAfter: 5_000}, produces: {freezeBefore: 10_000, slow: 30_000, crashBefore: 5_000},
+			commits: {late: 5_000},
+		}},
+		{name: "merge", services: three, owners: 2, load: merging, trouble: 14 * time.Second, batch: 3, faults: everything},
+		{name: "all", services: all, owners: 2, load: some, trouble: 16 * time.Second, batch: 5, rebalances: 2, config: 1, faults: everything},
+		{name: "rows", services: []string{stitch, write}, owners: 2, load: some, trouble: 14 * time.Second, batch: 5, rebalances: 3, faults: inserting},
+		{name: "group", services: three, owners: 2, load: some, trouble: 16 * time.Second, batch: 5, recreate: 2},
+		{name: "regress", services: three, owners: 1, load: some, trouble: 12 * time.Second, batch: 5, regress: allOf},
+		{name: "cluster", services: three, owners: 1, load: some, trouble: 12 * time.Second, batch: 5, regress: oneNode},
+	}
+}

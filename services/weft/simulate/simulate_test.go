@@ -1,0 +1,164 @@
+package simulate
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/identity"
+)
+
+var (
+	flagSeeds = flag.Int("seeds", defaultSeeds, "schedules per shape")
+	flagSeed  = flag.Uint64("seed", 0, "this schedule alone, with its trace; 0: -seeds of them")
+	flagFirst = flag.Uint64("first", 1, "seed of the first schedule")
+	flagShape = flag.String("shape", "", "this shape alone; empty: all of them")
+)
+
+// defaultSeeds is what 'go test' runs of every shape: enough to see that the simulation works.
+const defaultSeeds = 2
+
+// files are what processes read from the disk. No schedule changes them.
+type files struct {
+	identity, unsubscribe, journeys string
+	rules                           *identity.Rules
+}
+
+// journeyFile sends one reminder to whoever agreed.
+const journeyFile = `name: abandoned-cart
+arms: cart
+delay: %s
+cancel: order
+channel: email
+purpose: marketing
+from: Your shop <shop@example.com>
+subject: Your cart is waiting
+text: |
+  {{range .Lines}}{{.Name}} {{end}}
+`
+
+func newFiles(t testing.TB) files {
+	t.Helper()
+	dir := t.TempDir()
+	f := files{
+		identity: filepath.Join(dir, "identity.key"), unsubscribe: filepath.Join(dir, "unsubscribe.key"),
+		journeys: filepath.Join(dir, "journeys"),
+	}
+	// Keys are fixed: profile ids are made with them, and a seed must mean the same in every run.
+	require.NoError(t, os.WriteFile(f.identity, []byte(strings.Repeat("5a", identity.KeyBytes)), 0o600))
+	require.NoError(t, os.WriteFile(f.unsubscribe, []byte(strings.Repeat("a5", identity.KeyBytes)), 0o600))
+	require.NoError(t, os.Mkdir(f.journeys, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(f.journeys, "cart.yaml"), fmt.Appendf(nil, journeyFile, delay), 0o600))
+	key, err := config.LoadOrCreateSecret(f.identity)
+	require.NoError(t, err)
+	f.rules, err = identity.NewRules(key, identity.Options{})
+	require.NoError(t, err)
+	return f
+}
+
+// result is what one schedule came to.
+type result struct {
+	violations []string
+	journal    []string
+	digest     uint64
+	steps      int
+	injected   map[string]int
+	virtual    time.Duration
+	seen       map[string]int // what the schedule led to
+}
+
+// hanging is how long a schedule may take in real time: a hundred times what it takes.
+const hanging = 20 * time.Second
+
+// play runs one schedule in a bubble of its own.
+func play(t *testing.T, s *shape, seed uint64, f files) (r result) {
+	t.Helper()
+	// A goroutine that waits for a lock, or outside of the bubble, keeps virtual time from going on.
+	hang := time.AfterFunc(hanging, func() { panic("virtual time stands still: " + again(s, seed)) })
+	defer hang.Stop()
+	synctest.Test(t, func(t *testing.T) {
+		w, err := newWorld(s, seed, f)
+		require.NoError(t, err)
+		r.violations = w.run()
+		r.journal, r.digest, r.steps, r.injected, r.virtual = w.journal, w.digest.Sum64(), w.steps, w.injected, w.now()
+		r.seen = w.seen
+	})
+	return r
+}
+
+// again is the command that plays a schedule once more.
+func again(s *shape, seed uint64) string {
+	return fmt.Sprintf("make simulate SEED=%d SHAPE=%s", seed, s.name)
+}
+
+// TestMain silences the clients, whose own logs tell of every connection that a schedule cuts.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // worlds are small and short-lived
+	redis.SetLogger(nothing{})
+	goleak.VerifyTestMain(m)
+}
+
+type nothing struct{}
+
+func (nothing) Printf(context.Context, string, ...any) {}
+
+// TestSimulate plays schedules of all shapes and prints how many, how fast, and what befell them.
+func TestSimulate(t *testing.T) {
+	f := newFiles(t)
+	for _, s := range shapes() {
+		if *flagShape != "" && s.name != *flagShape {
+			continue
+		}
+		t.Run(s.name, func(t *testing.T) {
+			began := time.Now()
+			n, steps, injected, seen := 0, 0, map[string]int{}, map[string]int{}
+			for seed := *flagFirst; n < *flagSeeds; seed++ {
+				if *flagSeed != 0 {
+					seed = *flagSeed
+				}
+				r := play(t, s, seed, f)
+				n++
+				steps += r.steps
+				for k, v := range r.injected {
+					injected[k] += v
+				}
+				for k, v := range r.seen {
+					seen[k] += v
+				}
+				if *flagSeed != 0 {
+					t.Logf("%s\ntrace %x, %s of virtual time", strings.Join(r.journal, "\n"), r.digest, r.virtual)
+				}
+				if len(r.violations) > 0 {
+					t.Errorf("%s\n%s", again(s, seed), strings.Join(r.violations, "\n"))
+				}
+				if *flagSeed != 0 || t.Failed() {
+					break
+				}
+			}
+			took := time.Since(began)
+			t.Logf("%d schedules, %.1f a second, %d requests; faults: %s; seen: %s", n, float64(n)/took.Seconds(), steps, summary(injected), summary(seen))
+		})
+	}
+}
+
+func summary(m map[string]int) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, fmt.Sprintf("%s %d", k, m[k]))
+	}
+	return strings.Join(parts, ", ")
+}
