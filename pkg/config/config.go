@@ -33,6 +33,7 @@ type Kafka struct {
 	ClientID       string        `yaml:"client_id" doc:"Client id shown in the brokers' logs and quotas."`
 	TLS            TLS           `yaml:"tls" doc:"TLS to the brokers."`
 	SASL           SASL          `yaml:"sasl" doc:"SASL log-in to the brokers."`
+	InstanceID     string        `yaml:"instance_id" doc:"Name of this process, unique among those that run the same service and the same after a restart (static membership): a restart within session_timeout then moves no partition. Empty: none, a process that ends hands its partitions over at once."`
 	SessionTimeout time.Duration `yaml:"session_timeout" doc:"A member silent for this long loses its partitions."`
 	RebalanceTime  time.Duration `yaml:"rebalance_timeout" doc:"How long members have to give up partitions when the group changes."`
 }

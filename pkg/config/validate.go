@@ -100,6 +100,8 @@ func (c *checker) servers(cfg Config) {
 	given := k.SASL.Username != "" && k.SASL.PasswordFile != ""
 	c.want(k.SASL.Mechanism == "" || given, "kafka.sasl", "mechanism %s needs username and password_file", k.SASL.Mechanism)
 	c.want(k.SASL.Mechanism != "" || k.SASL.Username+k.SASL.PasswordFile == "", "kafka.sasl", "a log-in is given, but no mechanism")
+	c.want(k.InstanceID == "" || plainName.MatchString(k.InstanceID), "kafka.instance_id",
+		"want nothing or 1 to 64 letters, digits and . _ -, found %q", k.InstanceID)
 	c.lasts("kafka.session_timeout", k.SessionTimeout)
 	c.lasts("kafka.rebalance_timeout", k.RebalanceTime)
 

@@ -30,6 +30,7 @@ type Stage struct {
 	mu      sync.Mutex
 	workers map[int]*worker // by partition, those owned at the moment
 	joined  bool
+	given   int // partitions that the group gave this process last
 }
 
 // decider is what differs between a fold and a planner.
@@ -92,7 +93,7 @@ func (s *Stage) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("stage %s: %w", s.opt.Stage, err)
 	}
-	group := stream.GroupOptions{Group: s.opt.Topics.Group(s.opt.Stage, s.opt.Input), Topics: []string{s.opt.Input}}
+	group := stream.GroupOptions{Group: s.opt.Topics.Group(s.opt.Stage, s.opt.Input), Topics: []string{s.opt.Input}, Joined: s.member}
 	if err := s.deps.Stream.RunGroup(ctx, group, s.own); err != nil {
 		return fmt.Errorf("stage %s: %w", s.opt.Stage, err)
 	}
@@ -131,11 +132,17 @@ func (s *Stage) checkDeployment(ctx context.Context) error {
 // DeploymentKey is the Redis hash that holds what is fixed for a deployment's life.
 func DeploymentKey(t topic.Set) string { return t.Prefix + "deployment" }
 
+// member hears of each assignment.
+func (s *Stage) member(partitions int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.joined, s.given = true, partitions
+}
+
 func (s *Stage) own(ctx context.Context, cl *stream.Claim) error {
 	w := newWorker(s, cl)
 	s.mu.Lock()
 	s.workers[cl.Partition] = w
-	s.joined = true
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -148,14 +155,16 @@ func (s *Stage) own(ctx context.Context, cl *stream.Claim) error {
 	return w.run(ctx)
 }
 
-// Ready is nil when every partition owned here has recovered its slot and is nearly caught up. A process
-// that lost all its partitions stays ready; one that was never given any is not: nothing tells it yet that
-// it is a member.
+// Ready is nil when this process is a member of the group and every partition that it was given has recovered
+// its slot and is nearly caught up. A member without partitions, because others have them all, is ready.
 func (s *Stage) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.joined {
-		return fmt.Errorf("stage %s: has not been given a partition yet", s.opt.Stage)
+		return fmt.Errorf("stage %s: is not a member of its group yet", s.opt.Stage)
+	}
+	if n := len(s.workers); n < s.given {
+		return fmt.Errorf("stage %s: %d of %d partitions are not taken over yet", s.opt.Stage, s.given-n, s.given)
 	}
 	for p, w := range s.workers {
 		if !w.recovered.Load() {

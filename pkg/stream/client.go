@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
 	"github.com/segmentio/kafka-go/sasl"
@@ -38,13 +39,14 @@ type Client struct {
 	log       *zap.Logger
 	addr      net.Addr
 	transport *kafka.Transport
-	dialer    *kafka.Dialer
 	conns     *connections
 	base      context.Context // ends with the client
 	cancel    context.CancelFunc
 	pulls     pulls
 
-	topicPatience time.Duration // the constant, shorter in tests
+	topicPatience time.Duration // the constants, shorter in tests
+	watchEvery    time.Duration
+	groups        *groupMetrics
 
 	refreshing chan struct{} // holds a token while nobody renews the view of the cluster
 	refreshed  time.Time     // for who has the token
@@ -62,12 +64,18 @@ type Client struct {
 type Option func(*options)
 
 type options struct {
-	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	metrics prometheus.Registerer
 }
 
 // WithDial makes the client open its connections by dial, below TLS: for networks inside a process.
 func WithDial(dial func(ctx context.Context, network, address string) (net.Conn, error)) Option {
 	return func(o *options) { o.dial = dial }
+}
+
+// WithMetrics registers the client's metrics. Without it nobody sees them.
+func WithMetrics(reg prometheus.Registerer) Option {
+	return func(o *options) { o.metrics = reg }
 }
 
 // New checks cfg and reads its secrets; it connects to nothing.
@@ -87,6 +95,10 @@ func New(cfg config.Kafka, log *zap.Logger, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka.sasl: %w", err)
 	}
+	groups, err := newGroupMetrics(o.metrics)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	conns := &connections{under: o.dial, open: make(map[*trackedConn]struct{})}
 	refreshing := make(chan struct{}, 1)
@@ -101,14 +113,13 @@ func New(cfg config.Kafka, log *zap.Logger, opts ...Option) (*Client, error) {
 			Dial: conns.dial, DialTimeout: dialTimeout, MetadataTTL: metadataTTL,
 			ClientID: cfg.ClientID, TLS: tlsConfig, SASL: mechanism, Context: ctx,
 		},
-		dialer: &kafka.Dialer{
-			ClientID: cfg.ClientID, Timeout: dialTimeout, DialFunc: conns.dial, TLS: tlsConfig, SASLMechanism: mechanism,
-		},
 		conns:         conns,
 		base:          ctx,
 		cancel:        cancel,
 		pulls:         pulls{brokers: make(map[int32]*puller)},
 		topicPatience: topicPatience,
+		watchEvery:    watchEvery,
+		groups:        groups,
 		lanes:         make(map[lane]chan struct{}),
 		coordinators:  make(map[string]int32),
 	}, nil

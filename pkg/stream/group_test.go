@@ -46,48 +46,55 @@ func (w *crew) claims() map[int]*Claim {
 
 func (w *crew) holds(n int) func() bool { return func() bool { return len(w.claims()) == n } }
 
-func join(t *testing.T, c *Client, group string, topics ...string) *crew {
+func join(t testing.TB, c *Client, group string, topics ...string) *crew {
+	t.Helper()
+	return joinAs(t, (*Client).RunGroup, c, GroupOptions{Group: group, Topics: topics})
+}
+
+func joinAs(t testing.TB, run runGroup, c *Client, opt GroupOptions) *crew {
 	t.Helper()
 	ctx, cancel := context.WithCancel(testContext(t))
 	w := &crew{held: map[int]*Claim{}, cancel: cancel, ended: make(chan error, 1)}
-	go func() { w.ended <- c.RunGroup(ctx, GroupOptions{Group: group, Topics: topics}, w.own) }()
+	go func() { w.ended <- run(c, ctx, opt, w.own) }()
 	t.Cleanup(cancel)
 	return w
 }
 
-func (w *crew) leave(t *testing.T) {
+func (w *crew) leave(t testing.TB) {
 	t.Helper()
 	w.cancel()
 	require.NoError(t, <-w.ended)
 	require.Empty(t, w.claims())
 }
 
+// groupConformance holds both implementations of a group to what they share.
 func groupConformance(t *testing.T, brokers []string) {
-	t.Run("split and take over", func(t *testing.T) { testTakeOver(t, brokers) })
-	t.Run("stale commit", func(t *testing.T) { testStaleCommit(t, brokers) })
-	t.Run("rejoin", func(t *testing.T) { testRejoin(t, brokers) })
-	t.Run("owner's errors", func(t *testing.T) { testOwnerErrors(t, brokers) })
-	t.Run("missing topic", func(t *testing.T) { testMissingTopic(t, brokers) })
+	for what, run := range memberships() {
+		t.Run(what, func(t *testing.T) {
+			t.Run("split and take over", func(t *testing.T) { testTakeOver(t, run, brokers) })
+			t.Run("stale commit", func(t *testing.T) { testStaleCommit(t, run, brokers) })
+			t.Run("rejoin", func(t *testing.T) { testRejoin(t, run, brokers) })
+			t.Run("owner's errors", func(t *testing.T) { testOwnerErrors(t, run, brokers) })
+			t.Run("missing topic", func(t *testing.T) { testMissingTopic(t, run, brokers) })
+		})
+	}
 }
 
-func testTakeOver(t *testing.T, brokers []string) {
+func testTakeOver(t *testing.T, run runGroup, brokers []string) {
 	c1, c2, ctx := client(t, brokers), client(t, brokers), testContext(t)
 	n, group := newTopic(t, c1, "take-over", 4), name("group")
-	a := join(t, c1, group, n)
+	a := joinAs(t, run, c1, GroupOptions{Group: group, Topics: []string{n}})
 	require.Eventually(t, a.holds(4), patience, 10*time.Millisecond)
 	for p, cl := range a.claims() {
 		require.Equal(t, int64(-1), cl.Offset)
 		require.Empty(t, cl.Metadata)
 		require.NoError(t, cl.Commit(ctx, int64(p), fmt.Sprintf("meta %d", p)))
 	}
-	b := join(t, c2, group, n)
+	b := joinAs(t, run, c2, GroupOptions{Group: group, Topics: []string{n}})
 	require.Eventually(t, func() bool { return a.holds(2)() && b.holds(2)() }, patience, 10*time.Millisecond)
 	both := a.claims()
 	for p, cl := range b.claims() {
 		require.NotContains(t, both, p, "no partition has two owners")
-		both[p] = cl
-	}
-	for p, cl := range both {
 		require.Equal(t, int64(p), cl.Offset)
 		require.Equal(t, fmt.Sprintf("meta %d", p), cl.Metadata)
 	}
@@ -103,13 +110,13 @@ func testTakeOver(t *testing.T, brokers []string) {
 	require.Equal(t, Committed{Offset: -1}, committed[0])
 }
 
-func testStaleCommit(t *testing.T, brokers []string) {
+func testStaleCommit(t *testing.T, run runGroup, brokers []string) {
 	c1, c2, ctx := client(t, brokers), client(t, brokers), testContext(t)
 	n, group := newTopic(t, c1, "stale", 2), name("group")
-	a := join(t, c1, group, n)
+	a := joinAs(t, run, c1, GroupOptions{Group: group, Topics: []string{n}})
 	require.Eventually(t, a.holds(2), patience, 10*time.Millisecond)
 	old := a.claims()
-	b := join(t, c2, group, n)
+	b := joinAs(t, run, c2, GroupOptions{Group: group, Topics: []string{n}})
 	require.Eventually(t, func() bool { return a.holds(1)() && b.holds(1)() }, patience, 10*time.Millisecond)
 	for _, cl := range b.claims() {
 		require.NoError(t, cl.Commit(ctx, 7, "new"))
@@ -127,7 +134,7 @@ func testStaleCommit(t *testing.T, brokers []string) {
 	require.Contains(t, committed, Committed{7, "new"})
 }
 
-func testRejoin(t *testing.T, brokers []string) {
+func testRejoin(t *testing.T, run runGroup, brokers []string) {
 	c := client(t, brokers)
 	ctx, cancel := context.WithCancel(testContext(t))
 	defer cancel()
@@ -136,7 +143,7 @@ func testRejoin(t *testing.T, brokers []string) {
 	ended := make(chan error, 1)
 	var once sync.Once
 	go func() {
-		ended <- c.RunGroup(ctx, GroupOptions{Group: group, Topics: []string{n}}, func(ctx context.Context, cl *Claim) error {
+		ended <- run(c, ctx, GroupOptions{Group: group, Topics: []string{n}}, func(ctx context.Context, cl *Claim) error {
 			if cl.Partition == 0 {
 				claims <- cl
 				var again error
@@ -164,12 +171,12 @@ func testRejoin(t *testing.T, brokers []string) {
 	require.NoError(t, <-ended)
 }
 
-func testOwnerErrors(t *testing.T, brokers []string) {
+func testOwnerErrors(t *testing.T, run runGroup, brokers []string) {
 	c, ctx := client(t, brokers), testContext(t)
 	n, group := newTopic(t, c, "errors", 1), name("group")
 	var calls int
 	members := map[string]bool{}
-	err := c.RunGroup(ctx, GroupOptions{Group: group, Topics: []string{n}}, func(_ context.Context, cl *Claim) error {
+	err := run(c, ctx, GroupOptions{Group: group, Topics: []string{n}}, func(_ context.Context, cl *Claim) error {
 		calls++
 		members[cl.Member()] = true
 		switch calls {
@@ -188,10 +195,10 @@ func testOwnerErrors(t *testing.T, brokers []string) {
 	require.Len(t, members, 4)
 }
 
-func testMissingTopic(t *testing.T, brokers []string) {
+func testMissingTopic(t *testing.T, run runGroup, brokers []string) {
 	c := client(t, brokers)
 	n := name("late")
-	w := join(t, c, name("group"), n)
+	w := joinAs(t, run, c, GroupOptions{Group: name("group"), Topics: []string{n}})
 	require.Empty(t, w.claims())
 	err := c.EnsureTopics(testContext(t), []topic.Spec{{Name: n, Partitions: 2}}, config.Topics{ReplicationFactor: 1, MinInsyncReplicas: 1})
 	require.NoError(t, err)

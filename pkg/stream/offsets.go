@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
@@ -165,7 +166,7 @@ func (c *Client) offsetFetch(ctx context.Context, group, topicName string, parti
 		w.int32(i32(p))
 		index[p] = i
 	}
-	r, err := c.doGroup(ctx, group, protocol.OffsetFetch, 5, w.b)
+	r, err := c.doGroup(ctx, requestTimeout, group, protocol.OffsetFetch, 5, w.b)
 	if err != nil {
 		return nil, err
 	}
@@ -212,12 +213,12 @@ func (c *Client) offsetFetch(ctx context.Context, group, topicName string, parti
 
 // doGroup sends a request to the coordinator of a group, which it remembers: kafka-go would look it up
 // before every request.
-func (c *Client) doGroup(ctx context.Context, group string, key protocol.ApiKey, version int16, body []byte) (*reader, error) {
+func (c *Client) doGroup(ctx context.Context, wait time.Duration, group string, key protocol.ApiKey, version int16, body []byte) (*reader, error) {
 	broker, err := c.coordinator(ctx, group)
 	if err != nil {
 		return nil, fmt.Errorf("find coordinator: %w", err)
 	}
-	r, err := c.do(ctx, requestTimeout, key, version, body, toBroker(broker))
+	r, err := c.do(ctx, wait, key, version, body, toBroker(broker))
 	if err != nil {
 		return nil, c.forget(group, err)
 	}

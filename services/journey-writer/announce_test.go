@@ -119,19 +119,22 @@ func TestWorstMetadataIsAboveWhatIsWritten(t *testing.T) {
 	require.False(t, strings.ContainsAny(text, " \n"))
 }
 
-// A writer that is left without partitions, because there are more writers than partitions, stays ready.
+// A writer without partitions, because there are more writers than partitions, is ready.
 func TestReadyOnceAMemberAndCaughtUp(t *testing.T) {
 	m, err := newMetrics(nil)
 	require.NoError(t, err)
 	p := m.partition("t", 0, time.Now)
-	s := &Service{migrated: true, owned: map[*partitionMetrics]bool{}}
+	s := &Service{migrated: true, owned: map[*partitionMetrics]bool{}, given: map[string]int{}}
 	require.ErrorContains(t, s.Ready(), "not yet a member")
-	s.joined, s.owned[p] = true, true
+	s.given["t"] = 1
+	require.ErrorContains(t, s.Ready(), "1 of 1 partitions are not taken over yet")
+	s.owned[p] = true
 	require.ErrorContains(t, s.Ready(), "not read yet")
 	p.behind.Store(readyLag + 1)
 	require.ErrorContains(t, s.Ready(), "records behind")
 	p.behind.Store(0)
 	require.NoError(t, s.Ready())
 	delete(s.owned, p)
+	s.given["t"] = 0
 	require.NoError(t, s.Ready())
 }

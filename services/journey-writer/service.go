@@ -66,7 +66,7 @@ type Service struct {
 
 	mu       sync.Mutex
 	migrated bool
-	joined   bool // owned a partition since Run began
+	given    map[string]int // by topic: partitions that its group gave this process last; none: not a member yet
 	owned    map[*partitionMetrics]bool
 }
 
@@ -84,7 +84,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	set := topic.Set{Prefix: cfg.Topics.Prefix, Partitions: cfg.Topics.Partitions}
 	s := &Service{
 		deps: deps, topics: set, inlets: cfg.Collector.Inlets, inputs: inputs(cfg, set),
-		reload: make(chan struct{}, 1), owned: map[*partitionMetrics]bool{},
+		reload: make(chan struct{}, 1), owned: map[*partitionMetrics]bool{}, given: map[string]int{},
 	}
 	var err error
 	if s.limits, err = newLimits(cfg.Writer, set.Partitions); err != nil {
@@ -111,7 +111,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	defer func() {
 		s.mu.Lock()
-		s.joined = false
+		clear(s.given)
 		s.mu.Unlock()
 	}()
 	ctx, cancel := context.WithCancel(ctx)
@@ -121,7 +121,11 @@ func (s *Service) Run(ctx context.Context) error {
 	for i, in := range s.inputs {
 		wg.Go(func() {
 			defer cancel()
-			opt := stream.GroupOptions{Group: s.topics.Group(topic.StageWriter, in.topic), Topics: []string{in.topic}}
+			opt := stream.GroupOptions{Group: s.topics.Group(topic.StageWriter, in.topic), Topics: []string{in.topic}, Joined: func(partitions int) {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.given[in.topic] = partitions
+			}}
 			errs[i] = s.deps.Stream.RunGroup(ctx, opt, func(ctx context.Context, cl *stream.Claim) error {
 				return s.own(ctx, in, cl)
 			})
@@ -198,7 +202,7 @@ func (s *Service) own(ctx context.Context, in input, cl *stream.Claim) error {
 	log := s.deps.Log.With(zap.String("topic", cl.Topic), zap.Int("partition", cl.Partition))
 	pm := s.metrics.partition(cl.Topic, cl.Partition, s.deps.Now)
 	s.mu.Lock()
-	s.owned[pm], s.joined = true, true
+	s.owned[pm] = true
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -260,15 +264,22 @@ func (s *Service) reloadPersons(ctx context.Context) {
 }
 
 // Ready is nil when the schema is up to date and the partitions that are ours are caught up. A writer that
-// has none left, because there are more writers than partitions, is ready once it has been a member.
+// has none, because there are more writers than partitions, is ready once it is a member.
 func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.migrated {
 		return errors.New("schema of clickhouse is not up to date yet")
 	}
-	if !s.joined {
+	if len(s.given) == 0 {
 		return errors.New("not yet a member of a group")
+	}
+	given := 0
+	for _, n := range s.given {
+		given += n
+	}
+	if n := len(s.owned); n < given {
+		return fmt.Errorf("%d of %d partitions are not taken over yet", given-n, given)
 	}
 	for p := range s.owned {
 		switch n := p.behind.Load(); {

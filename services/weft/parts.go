@@ -49,7 +49,7 @@ func connect(f *daemon.Frame, cfg config.Config, n needs) (connections, error) {
 	if n.warehouse && len(cfg.ClickHouse.Addresses) == 0 {
 		return c, missing("clickhouse.addresses")
 	}
-	if c.stream, err = stream.New(cfg.Kafka, f.Log.Named("stream")); err != nil {
+	if c.stream, err = stream.New(cfg.Kafka, f.Log.Named("stream"), stream.WithMetrics(f.Metrics)); err != nil {
 		return c, fmt.Errorf("kafka: %w", err)
 	}
 	f.OnClose("kafka client", func(context.Context) error { c.stream.Close(); return nil })
