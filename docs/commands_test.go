@@ -85,8 +85,6 @@ func literal(e ast.Expr) (string, bool) {
 var (
 	weftPattern = regexp.MustCompile(`(?:^|[\s/])weft ((?:[a-z][a-z-]*\s?)+)`)
 	flagPattern = regexp.MustCompile(`\s--([a-z][a-z-]*)`)
-	// later is named, by the stages themselves too, as what this version does not have.
-	later = map[string]bool{"rebuild": true}
 )
 
 func TestCommandsAreThere(t *testing.T) {
@@ -100,7 +98,7 @@ func TestCommandsAreThere(t *testing.T) {
 				continue
 			}
 			words := strings.Fields(m[1])
-			require.True(t, known.names[words[0]] || later[words[0]], "%s: %s", p.name, line)
+			require.True(t, known.names[words[0]], "%s: %s", p.name, line)
 			if words[0] == "journey" || words[0] == "config" {
 				require.True(t, len(words) == 1 || known.names[words[1]], "%s: %s", p.name, line)
 			}

@@ -59,5 +59,6 @@ for s = 1, n() do
   for _ = 1, n() do redis.call('SADD', KEYS[5 + nstates + s], arg()) end
   redis.call('PEXPIRE', KEYS[5 + nstates + s], ttl)
 end
-if applied ~= '' then redis.call('HSET', KEYS[1], 'applied', applied, 'v', '1') end
+if applied ~= '' then redis.call('HSET', KEYS[1], 'applied', applied) end
+redis.call('HSETNX', KEYS[1], 'v', '1')
 return {'ok', nextseq, nextmov, pubseq}

@@ -27,12 +27,15 @@ type foldDecider[S any] struct {
 	fold    Fold[S]
 	settler Settler[S]
 	freezer Freezer[S]
+
+	restorer Restorer[S] // nil but in a rebuild
 }
 
 func newFoldDecider[S any](s *Stage, fold Fold[S]) *foldDecider[S] {
 	d := &foldDecider[S]{s: s, fold: fold}
 	d.settler, _ = fold.(Settler[S])
 	d.freezer, _ = fold.(Freezer[S])
+	d.restorer, _ = fold.(Restorer[S])
 	return d
 }
 
@@ -204,7 +207,7 @@ func (b *batch[S]) apply(r *Record) {
 	case h.frozen:
 		b.dec.moves = append(b.dec.moves, &move{origin: h.key, late: r})
 	default:
-		b.dec.outputs = append(b.dec.outputs, b.d.fold.Apply(h.key, h.s, *r, b.now)...)
+		b.dec.outputs = append(b.dec.outputs, b.d.apply(h, r, b.now)...)
 		h.changed = true
 	}
 }
@@ -223,6 +226,9 @@ func (b *batch[S]) merge(h *held[S], r *Record) {
 		return
 	}
 	fresh := h.rev == "" && !h.changed
+	if !fresh {
+		b.d.depart(h)
+	}
 	h.frozen, h.forward, h.changed = true, into, true
 	if b.d.freezer != nil && !fresh {
 		b.dec.outputs = append(b.dec.outputs, b.d.freezer.Freeze(h.key, into, h.s, b.now)...)

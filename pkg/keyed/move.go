@@ -103,7 +103,7 @@ func (d *foldDecider[S]) take(ctx context.Context, own Slot, h, origin *held[S],
 	now := d.s.deps.Now()
 	var outs []Output
 	if late != nil {
-		outs = d.fold.Apply(h.key, h.s, *late, now)
+		outs = d.apply(h, late, now)
 	} else {
 		outs = d.mergeInto(h, origin, now)
 	}
@@ -111,7 +111,7 @@ func (d *foldDecider[S]) take(ctx context.Context, own Slot, h, origin *held[S],
 		h.notes = map[string]int64{}
 	}
 	h.notes[origin.key] = seq
-	outs = append(outs, d.settle(h, now)...)
+	outs = d.s.muted(append(outs, d.settle(h, now)...))
 	w, err := d.write(h)
 	if err != nil {
 		return false, err

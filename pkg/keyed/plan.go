@@ -2,12 +2,24 @@ package keyed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
 
 // planDecider runs a Planner.
-type planDecider struct{ p Planner }
+type planDecider struct {
+	p Planner
+
+	restorer PlanRestorer // nil but in a rebuild
+	resumes  map[int]int64
+}
+
+func newPlanDecider(p Planner) *planDecider {
+	d := &planDecider{p: p, resumes: map[int]int64{}}
+	d.restorer, _ = p.(PlanRestorer)
+	return d
+}
 
 func (d *planDecider) decide(ctx context.Context, w *worker, batch []Record, _ time.Time) (*decision, error) {
 	if len(batch) == 0 {
@@ -27,3 +39,39 @@ func (d *planDecider) published(ctx context.Context, slot Slot, outs []Output) e
 func (d *planDecider) home(_ context.Context, slot Slot, m *move) error {
 	return fmt.Errorf("slot %s holds a move of %s, which this stage never makes: %w", slot.tag, m.origin, errCorrupt)
 }
+
+// PlanRestorer is a planner made for a rebuild: it remembers what was published before, and does not hand it
+// out again.
+type PlanRestorer interface {
+	Planner
+	// Recall is called before anything is planned.
+	Recall(ctx context.Context, read Reader) error
+	// Owns says whether a key of the planner's own, as it stands behind Slot.Tag, goes when the slot is emptied.
+	Owns(key string) bool
+	// Conclude is called for each slot when its input is planned, and says where it goes on: at end, where the
+	// input ends, or before it.
+	Conclude(ctx context.Context, slot Slot, end int64) (int64, error)
+}
+
+func (d *planDecider) recall(ctx context.Context, read Reader) error {
+	if d.restorer == nil {
+		return errors.New("this planner was not made for a rebuild")
+	}
+	return d.restorer.Recall(ctx, read)
+}
+
+func (d *planDecider) owns(key string) bool { return d.restorer != nil && d.restorer.Owns(key) }
+
+func (d *planDecider) conclude(ctx context.Context, b *rebuild, w *worker) error {
+	if b.foreign {
+		return nil
+	}
+	p := w.slot.partition
+	at, err := d.restorer.Conclude(ctx, w.slot, b.opt.Ends[p])
+	if err == nil {
+		d.resumes[p] = at
+	}
+	return err
+}
+
+func (d *planDecider) resume(partition int, _ int64) int64 { return d.resumes[partition] }

@@ -37,6 +37,19 @@ func ReadState[S any](ctx context.Context, st *store.Client, t topic.Set, stage 
 	return "", nil, false, fmt.Errorf("more than %d forward pointers from %s: %w", maxHops, key, errCorrupt)
 }
 
+// Pending is how many outputs and moves the slots of a stage still hold.
+func Pending(ctx context.Context, st *store.Client, t topic.Set, stage string) (int64, error) {
+	var n int64
+	for p := range t.Partitions {
+		m, _, err := newSlot(st, t, stage, p, nil).load(ctx)
+		if err != nil {
+			return 0, err
+		}
+		n += m.nextSeq - m.pubSeq + m.nextMov - m.movDone
+	}
+	return n, nil
+}
+
 // Applied returns the applied offset of a partition's slot: input below it has had its effect on states.
 // It is -1 while nothing has run yet.
 func Applied(ctx context.Context, st *store.Client, t topic.Set, stage string, partition int) (int64, error) {

@@ -27,6 +27,9 @@ type Stage struct {
 	script  *store.Script
 	metrics *metrics
 
+	quiet bool                    // a rebuild: nothing is published
+	mute  func([]Output) []Output // a rebuild: leaves out what was published before; nil: nothing
+
 	mu      sync.Mutex
 	workers map[int]*worker // by partition, those owned at the moment
 	joined  bool
@@ -41,6 +44,14 @@ type decider interface {
 	published(ctx context.Context, slot Slot, outs []Output) error
 	// home brings a move to its target.
 	home(ctx context.Context, slot Slot, m *move) error
+
+	// Of a rebuild: recall comes before the history, conclude behind it, for each slot. owns says whether a key
+	// of the slot, without its tag, is deleted at the beginning; resume is where a slot goes on whose input ends
+	// at end.
+	recall(ctx context.Context, read Reader) error
+	conclude(ctx context.Context, b *rebuild, w *worker) error
+	owns(key string) bool
+	resume(partition int, end int64) int64
 }
 
 // decision is what a batch came to.
@@ -56,7 +67,7 @@ type decision struct {
 
 // NewPlan makes a stage of a Planner. It starts nothing.
 func NewPlan(opt Options, p Planner, deps Deps) (*Stage, error) {
-	return newStage(opt, deps, func(*Stage) decider { return &planDecider{p: p} })
+	return newStage(opt, deps, func(*Stage) decider { return newPlanDecider(p) })
 }
 
 // NewFold makes a stage of a Fold. It starts nothing.

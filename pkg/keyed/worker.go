@@ -194,7 +194,7 @@ func (w *worker) step(ctx context.Context) error {
 	if d == nil {
 		d = &decision{}
 	}
-	d.outputs = append(rejects, d.outputs...)
+	d.outputs = w.s.muted(append(rejects, d.outputs...))
 	if next == w.m.applied && len(d.states) == 0 && len(d.outputs) == 0 {
 		return w.idle(ctx)
 	}
@@ -245,6 +245,9 @@ func (w *worker) accepted(n int, next int64, pos map[string]int64, d *decision) 
 // effects publishes the outputs and brings the moves home, in memory where the slot held nothing else.
 func (w *worker) effects(ctx context.Context, d *decision, r commitResult, byOffset map[int64]*Record) error {
 	w.m.nextMov = r.firstMov + int64(len(d.moves))
+	if w.s.quiet {
+		return nil
+	}
 	if r.firstSeq != r.pubSeq {
 		return w.drain(ctx) // outputs of foreign moves stand in front
 	}

@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -151,6 +152,53 @@ func (c *Client) Get(ctx context.Context, key string) ([]byte, error) {
 		return nil, fmt.Errorf("get %s: %w", key, classified(err))
 	}
 	return b, nil
+}
+
+// scanCount is how many keys Redis looks at per step of Scan: a step takes well below a millisecond.
+const scanCount = 1000
+
+// Scan calls see with the keys that match a glob pattern, some at a time; a key may come more than once. Keys
+// that come or go meanwhile may be missed. see may be called for several nodes, one after the other.
+func (c *Client) Scan(ctx context.Context, pattern string, see func(keys []string) error) error {
+	var mu sync.Mutex
+	err := c.forEachMaster(ctx, func(ctx context.Context, n *redis.Client) error {
+		for cursor := uint64(0); ; {
+			keys, next, err := n.Scan(ctx, cursor, pattern, scanCount).Result()
+			if err != nil {
+				return err
+			}
+			if len(keys) > 0 {
+				mu.Lock()
+				err = see(keys)
+				mu.Unlock()
+				if err != nil {
+					return err
+				}
+			}
+			if cursor = next; cursor == 0 {
+				return nil
+			}
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("scan for %s: %w", pattern, err)
+	}
+	return nil
+}
+
+// globSpecial are the characters that Redis' patterns give a meaning to.
+const globSpecial = `*?[]^-\`
+
+// Glob is text as a pattern that matches nothing else.
+func Glob(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if strings.ContainsRune(globSpecial, r) {
+			b.WriteByte('\\')
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }
 
 // MGet returns the values of keys, nil where there is none, in one pipelined round trip per node.

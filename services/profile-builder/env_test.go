@@ -131,7 +131,7 @@ func (e *env) record(key string, kind topic.Kind, m event.Meta, value []byte) st
 
 func (e *env) send(r stream.Record) {
 	e.t.Helper()
-	p := topic.Partition(r.Key, testPartitions)
+	p := topic.Partition(r.Key, e.topics.Partitions)
 	require.NoError(e.t, e.stream.Produce(context.Background(), e.topics.EventsIdentified(), p, []stream.Record{r}))
 }
 

@@ -108,38 +108,7 @@ func (e *env) memberships(of string) []string {
 func TestProfilesAreTheFoldOfTheirEvents(t *testing.T) {
 	e := newEnv(t)
 	rnd := rand.New(rand.NewPCG(7, 11)) //nolint:gosec // a reproducible test
-	const people, keysOf, eventsOf = 4, 5, 40
-	want := map[string]*profile.State{}
-	of := map[string]string{} // any key -> the person's
-	var queue []stream.Record
-	for person := range people {
-		var keys []string
-		for k := range keysOf {
-			keys = append(keys, e.node(event.AnonymousID, fmt.Sprintf("person %d device %d", person, k)))
-		}
-		slices.Sort(keys) // links lead to the earlier node
-		want[keys[0]] = &profile.State{}
-		for i, k := range keys {
-			of[k] = keys[0]
-			if i > 0 {
-				queue = append(queue, e.merge(k, keys[rnd.IntN(i)]))
-			}
-		}
-		for i := range eventsOf {
-			id := fmt.Sprintf("m-%d-%d", person, i)
-			fields := []string{
-				`"type":"page","name":"Home"`, added(fmt.Sprint("p", i%3)), ordered(fmt.Sprint("o", i%4), fmt.Sprintf("%d.25", i)),
-				fmt.Sprintf(`"type":"identify","traits":{"n%d":%d,"tier":%d}`, i%3, i, i), `"type":"track","event":"Order Completed","properties":{"total":"many"}`,
-			}[rnd.IntN(5)]
-			r := e.event(keys[rnd.IntN(keysOf)], id, rnd.IntN(1000), fields)
-			queue = append(queue, r)
-			m, err := topic.ParseMeta(r.Headers)
-			require.NoError(t, err)
-			ev, err := event.Decode(r.Value, m)
-			require.NoError(t, err)
-			want[keys[0]].Apply(ev, &profile.Rules{BrandTraits: e.cfg.Builder.BrandTraits})
-		}
-	}
+	queue, want, of := e.lives(rnd)
 	rnd.Shuffle(len(queue), func(i, j int) { queue[i], queue[j] = queue[j], queue[i] })
 	renumber(queue)
 	_, stop := e.start()
@@ -155,20 +124,67 @@ func TestProfilesAreTheFoldOfTheirEvents(t *testing.T) {
 	}
 	s, _ := e.start() // a second one beside it
 	for key, person := range of {
-		f := e.await(s, "profile", key, events(eventsOf))
+		f := e.await(s, "profile", key, events(eventsEach))
 		require.Equal(t, person, f.ID)
 	}
+	wanted := e.documents(want)
+	require.Eventually(t, func() bool { return maps.Equal(wanted, e.latest(e.topics.ProfilesChanged())) }, patience, retry)
+}
+
+// eventsEach is how many events each person of lives has.
+const eventsEach = 40
+
+// lives makes events and merges of some people, in random order: what to send, what becomes of it, and the
+// person whom each key is in the end.
+func (e *env) lives(rnd *rand.Rand) (queue []stream.Record, want map[string]*profile.State, of map[string]string) {
+	e.t.Helper()
+	const people, keysOf = 4, 5
+	want, of = map[string]*profile.State{}, map[string]string{}
+	for person := range people {
+		var keys []string
+		for k := range keysOf {
+			keys = append(keys, e.node(event.AnonymousID, fmt.Sprintf("person %d device %d", person, k)))
+		}
+		slices.Sort(keys) // links lead to the earlier node
+		want[keys[0]] = &profile.State{}
+		for i, k := range keys {
+			of[k] = keys[0]
+			if i > 0 {
+				queue = append(queue, e.merge(k, keys[rnd.IntN(i)]))
+			}
+		}
+		for i := range eventsEach {
+			id := fmt.Sprintf("m-%d-%d", person, i)
+			fields := []string{
+				`"type":"page","name":"Home"`, added(fmt.Sprint("p", i%3)), ordered(fmt.Sprint("o", i%4), fmt.Sprintf("%d.25", i)),
+				fmt.Sprintf(`"type":"identify","traits":{"n%d":%d,"tier":%d}`, i%3, i, i), `"type":"track","event":"Order Completed","properties":{"total":"many"}`,
+			}[rnd.IntN(5)]
+			r := e.event(keys[rnd.IntN(keysOf)], id, rnd.IntN(1000), fields)
+			queue = append(queue, r)
+			m, err := topic.ParseMeta(r.Headers)
+			require.NoError(e.t, err)
+			ev, err := event.Decode(r.Value, m)
+			require.NoError(e.t, err)
+			want[keys[0]].Apply(ev, &profile.Rules{BrandTraits: e.cfg.Builder.BrandTraits})
+		}
+	}
+	return queue, want, of
+}
+
+// documents are what the people's last documents must be.
+func (e *env) documents(want map[string]*profile.State) map[string]string {
+	e.t.Helper()
 	as, err := loadAudiences("")
-	require.NoError(t, err)
-	wanted := map[string]string{}
+	require.NoError(e.t, err)
+	docs := map[string]string{}
 	for person, st := range want {
 		doc, _, errs := st.Settle(person, as, base)
-		require.Empty(t, errs)
+		require.Empty(e.t, errs)
 		b, err := doc.Encode()
-		require.NoError(t, err)
-		wanted[person] = string(b)
+		require.NoError(e.t, err)
+		docs[person] = string(b)
 	}
-	require.Eventually(t, func() bool { return maps.Equal(wanted, e.latest(e.topics.ProfilesChanged())) }, patience, retry)
+	return docs
 }
 
 // renumber gives positions in the order of sending.

@@ -18,6 +18,7 @@ func commands(a *app) []*cobra.Command {
 		newCheckCommand(a),
 		newConfigCommand(),
 		newJourneyCommand(a),
+		newRebuildCommand(a),
 		newReplayCommand(a),
 		newTopicsCommand(a),
 		newVersionCommand(),
