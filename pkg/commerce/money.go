@@ -31,16 +31,24 @@ var (
 // places, half to even. The result always has exponent -4, so equal values are equal structs. Values of
 // 10^14 and beyond do not fit Decimal(18,4) and are an error, as is everything that is not a number.
 func ParseDecimal(text string) (decimal.Decimal, error) {
-	n, err := parseUnits(text)
+	n, err := ParseUnits(text)
 	if err != nil {
-		return decimal.Decimal{}, fmt.Errorf("%q %w", clip(text), err)
+		return decimal.Decimal{}, err
 	}
 	return fromUnits(n), nil
 }
 
 func fromUnits(n int64) decimal.Decimal { return decimal.New(n, -Places) }
 
-// parseUnits is ParseDecimal in units of 1/10000.
+// ParseUnits is ParseDecimal in units of 1/10000.
+func ParseUnits(text string) (int64, error) {
+	n, err := parseUnits(text)
+	if err != nil {
+		return 0, fmt.Errorf("%q %w", clip(text), err)
+	}
+	return n, nil
+}
+
 func parseUnits(text string) (int64, error) {
 	s := strings.TrimSpace(text)
 	if s == "" || len(s) > maxNumberText {

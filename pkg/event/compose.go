@@ -52,7 +52,7 @@ func compose(item []byte, list []member, fill Filling) ([]byte, error) {
 		m := findMember(item, list, "messageId")
 		missing := m == nil
 		if !missing {
-			s, err := scalar("messageId", item[m.from:m.to])
+			s, err := scalar("messageId", item[m.from:m.to], false)
 			missing = err == nil && s == "" // a faulty one is for Decode to name
 		}
 		if missing {

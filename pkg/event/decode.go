@@ -33,7 +33,9 @@ type Event struct {
 
 	properties, traits, context []byte // raw objects; nil if absent, null or an empty array
 	contextTraits, externalIDs  []byte // below context
+	said, original              []byte // timestamp and originalTimestamp as they came
 	historical                  bool
+	alias                       bool // texts may alias Body
 
 	parsed [3]*fastjson.Value // properties, the person's traits, context; filled when asked for
 }
@@ -143,39 +145,51 @@ func Complete(item []byte, fill Filling, m Meta) (*Event, error) {
 }
 
 func fromScan(body []byte, list []member, deepest int, m Meta) (*Event, error) {
+	e := &Event{Meta: m, Body: body}
+	var room [24]member
+	if err := e.read(list, deepest, room[:0]); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// read fills e from the members of its body; room is for those of its context.
+func (e *Event) read(list []member, deepest int, room []member) error {
+	body := e.Body
 	if deepest > MaxDepth {
-		return nil, &Error{Reason: TooDeep, Detail: fmt.Sprintf("nested %d deep, at most %d", deepest, MaxDepth)}
+		return &Error{Reason: TooDeep, Detail: fmt.Sprintf("nested %d deep, at most %d", deepest, MaxDepth)}
 	}
 	if !utf8.Valid(body) {
-		return nil, &Error{Reason: InvalidUTF8, Detail: "the event is not UTF-8 text"}
+		return &Error{Reason: InvalidUTF8, Detail: "the event is not UTF-8 text"}
 	}
 	var f fields
 	f.read(body, list)
 
-	e := &Event{Meta: m, Body: body}
 	var err error
 	if e.Type, err = typeOf(&f); err != nil {
-		return nil, err
+		return err
 	}
 	name, nameField := f.name, "name"
 	if e.Type == Track {
 		name, nameField = f.event, "event"
 	}
-	messageID := ""
-	for _, x := range []struct {
+	texts := [...]struct {
 		field string
 		raw   []byte
-		to    *string
+		text  string
 	}{
-		{nameField, name, &e.Name}, {"userId", f.userID, &e.UserID}, {"anonymousId", f.anonymousID, &e.AnonymousID},
-		{"previousId", f.previousID, &e.PreviousID}, {"groupId", f.group, &e.GroupID}, {"messageId", f.messageID, &messageID},
-	} {
-		if *x.to, err = scalar(x.field, x.raw); err != nil {
-			return nil, err
+		{nameField, name, ""}, {"userId", f.userID, ""}, {"anonymousId", f.anonymousID, ""}, {"previousId", f.previousID, ""},
+		{"groupId", f.group, ""}, {"messageId", f.messageID, ""},
+	}
+	for i := range texts {
+		x := &texts[i]
+		if x.text, err = scalar(x.field, x.raw, e.alias); err != nil {
+			return err
 		}
 	}
+	e.Name, e.UserID, e.AnonymousID, e.PreviousID, e.GroupID = texts[0].text, texts[1].text, texts[2].text, texts[3].text, texts[4].text
 	if e.MessageID == "" {
-		e.MessageID = messageID
+		e.MessageID = texts[5].text
 	}
 	for _, x := range []struct {
 		field string
@@ -183,21 +197,21 @@ func fromScan(body []byte, list []member, deepest int, m Meta) (*Event, error) {
 		to    *[]byte
 	}{{"properties", f.properties, &e.properties}, {"traits", f.traits, &e.traits}, {"context", f.context, &e.context}} {
 		if *x.to, err = object(x.field, x.raw); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if err := e.readContext(); err != nil {
-		return nil, err
+	if err := e.readContext(room); err != nil {
+		return err
 	}
 	e.readTimes(&f)
-	return e, nil
+	return nil
 }
 
 // typeOf reads the type in any letter case.
 func typeOf(f *fields) (Type, error) {
-	s := strings.TrimSpace(textOf(f.typ))
+	s := strings.TrimSpace(RawText(f.typ))
 	if s == "" {
-		if isNull(f.typ) && strings.TrimSpace(textOf(f.event)) != "" {
+		if isNull(f.typ) && strings.TrimSpace(RawText(f.event)) != "" {
 			return Track, nil
 		}
 		if !isNull(f.typ) && f.typ[0] != '"' {
@@ -213,24 +227,30 @@ func typeOf(f *fields) (Type, error) {
 
 // ParseType reads one of the six calls, in any letter case.
 func ParseType(s string) (Type, bool) {
-	switch t := Type(strings.ToLower(s)); t {
-	case Track, Identify, Page, Screen, Group, Alias:
-		return t, true
+	lower := Type(strings.ToLower(s))
+	for _, t := range []Type{Track, Identify, Page, Screen, Group, Alias} {
+		if t == lower {
+			return t, true // the constant: s may alias a body
+		}
 	}
 	return "", false
 }
 
 func isNull(raw []byte) bool { return len(raw) == 0 || raw[0] == 'n' }
 
-// scalar reads an id or a name: text or a number's digits as they came; null and absent are "".
-func scalar(field string, raw []byte) (string, error) {
+// scalar reads an id or a name: text or a number's digits as they came; null and absent are "". With alias it
+// may alias raw.
+func scalar(field string, raw []byte, alias bool) (string, error) {
 	if isNull(raw) {
 		return "", nil
 	}
 	if c := raw[0]; c == '{' || c == '[' || c == 't' || c == 'f' {
 		return "", &Error{Reason: InvalidType, Path: field, Detail: "is neither a string nor a number"}
 	}
-	s := textOf(raw)
+	s := RawText(raw)
+	if !alias {
+		s = strings.Clone(s)
+	}
 	if strings.TrimSpace(s) == "" {
 		return "", nil
 	}
@@ -254,12 +274,11 @@ func object(field string, raw []byte) ([]byte, error) {
 	return raw, nil
 }
 
-func (e *Event) readContext() error {
+func (e *Event) readContext(room []member) error {
 	if e.context == nil {
 		return nil
 	}
-	var room [24]member
-	list, _, err := scanObject(e.context, room[:0])
+	list, _, err := scanObject(e.context, room)
 	if err != nil {
 		return asError(err)
 	}
@@ -275,12 +294,13 @@ func (e *Event) readContext() error {
 
 func (e *Event) readTimes(f *fields) {
 	if e.SentAt.IsZero() {
-		e.SentAt, _ = ParseTime(textOf(f.sentAt))
+		e.SentAt, _ = ParseTime(e.text(f.sentAt))
 	}
-	t, ok := ParseTime(textOf(f.timestamp))
+	t, ok := ParseTime(e.text(f.timestamp))
 	if !ok {
-		t, ok = ParseTime(textOf(f.originalTimestamp))
+		t, ok = ParseTime(e.text(f.originalTimestamp))
 	}
+	e.said, e.original = f.timestamp, f.originalTimestamp
 	switch {
 	case !ok:
 		e.Time = e.ReceivedAt
@@ -289,6 +309,20 @@ func (e *Event) readTimes(f *fields) {
 	default:
 		e.Time = t
 	}
+}
+
+// OwnTime is the sender's own clock, where Time may be another: originalTimestamp, or the time that was clamped;
+// zero: there is none but Time.
+func (e *Event) OwnTime() time.Time {
+	if !e.TimeClamped && isNull(e.original) {
+		return time.Time{}
+	}
+	for _, raw := range [][]byte{e.original, e.said} {
+		if t, ok := ParseTime(e.text(raw)); ok {
+			return t
+		}
+	}
+	return time.Time{}
 }
 
 // SaysHistorical tells whether the sender itself marked the event: context.historical is true.
@@ -338,6 +372,9 @@ func (e *Event) RawTraits() []byte {
 	}
 	return e.contextTraits
 }
+
+// RawPersonTraits returns the person's traits as they came; nil if absent. See Traits.
+func (e *Event) RawPersonTraits() []byte { return e.personTraits() }
 
 // RawContext returns the object "context" as it came; nil if absent.
 func (e *Event) RawContext() []byte { return e.context }

@@ -23,6 +23,9 @@ const (
 // languages send their zero value (0001-01-01) for "none".
 func ParseTime(s string) (time.Time, bool) {
 	s = strings.TrimSpace(s)
+	if s == "" {
+		return time.Time{}, false
+	}
 	if len(s) < 8 || len(s) > 40 {
 		if _, err := strconv.ParseFloat(s, 64); err != nil || len(s) > 40 {
 			return time.Time{}, false

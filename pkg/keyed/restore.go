@@ -2,7 +2,6 @@ package keyed
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -84,7 +83,7 @@ func (d *foldDecider[S]) concludeSome(ctx context.Context, b *rebuild, w *worker
 		}
 		seen[full] = true
 		h, err := d.hold(full[cut:], raw[i])
-		if err = errors.Join(err, h.bad); err != nil {
+		if err != nil {
 			return err
 		}
 		outs, changed := d.restorer.Conclude(h.key, h.forward, h.s, b.now)
@@ -93,7 +92,7 @@ func (d *foldDecider[S]) concludeSome(ctx context.Context, b *rebuild, w *worker
 			continue
 		}
 		// The state is written along with outputs of it, too: its revision makes a repeated script one.
-		sw, err := d.write(h, d.s.opt.MaxState*mergeRoom)
+		sw, err := d.write(h)
 		if err != nil {
 			return err
 		}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -28,7 +26,6 @@ type Stage struct {
 	dec     decider
 	script  *store.Script
 	metrics *metrics
-	poison  poisonLog
 
 	quiet bool                    // a rebuild: nothing is published
 	mute  func([]Output) []Output // a rebuild: leaves out what was published before; nil: nothing
@@ -41,16 +38,12 @@ type Stage struct {
 
 // decider is what differs between a fold and a planner.
 type decider interface {
-	// decide fills the worker's decision for its intake, which may be empty. A *PanicError among what it
-	// returns asks for smaller batches.
-	decide(ctx context.Context, w *worker, now time.Time) error
-	// accepted is called when the script was, or when there was nothing to write.
-	accepted(w *worker, now time.Time)
+	// decide prepares the script for a batch, which may be empty. It returns nil when there is nothing
+	// to do.
+	decide(ctx context.Context, w *worker, batch []Record, now time.Time) (*decision, error)
 	published(ctx context.Context, slot Slot, outs []Output) error
-	// home brings a move to its target. A *stuckError says that only this move's origin is concerned.
+	// home brings a move to its target.
 	home(ctx context.Context, slot Slot, m *move) error
-	// block sees to it that nothing is decided for the target of a move that can not come home.
-	block(ctx context.Context, slot Slot, m *move) error
 
 	// Of a rebuild: recall comes before the history, conclude behind it, for each slot. owns says whether a key
 	// of the slot, without its tag, is deleted at the beginning; resume is where a slot goes on whose input ends
@@ -61,7 +54,7 @@ type decider interface {
 	resume(partition int, end int64) int64
 }
 
-// decision is what a batch came to. Its memory is used again for the next one.
+// decision is what a batch came to.
 type decision struct {
 	states     []stateWrite
 	outputs    []Output
@@ -69,20 +62,7 @@ type decision struct {
 	seenIDs    [][]byte
 	seenAt     time.Time
 	seenWindow time.Duration
-	arena      []byte // holds the encoded states and outputs
-}
-
-// arenaKept is the most memory that a worker keeps for its next batch: a batch of large states gives it back.
-const arenaKept = 4 << 20
-
-func (d *decision) reset() {
-	clear(d.states)
-	clear(d.outputs)
-	clear(d.moves)
-	if cap(d.arena) > arenaKept {
-		d.arena = nil
-	}
-	*d = decision{states: d.states[:0], outputs: d.outputs[:0], moves: d.moves[:0], arena: d.arena[:0]}
+	accepted   func() // called when the script was accepted
 }
 
 // NewPlan makes a stage of a Planner. It starts nothing.
@@ -105,12 +85,11 @@ func newStage(opt Options, deps Deps, dec func(*Stage) decider) (*Stage, error) 
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	s := &Stage{opt: opt, deps: deps, script: store.NewScript(commitSource), workers: map[int]*worker{}}
-	m, err := newMetrics(deps.Metrics, opt.Stage, newHolds(s))
+	m, err := newMetrics(deps.Metrics, opt.Stage)
 	if err != nil {
 		return nil, fmt.Errorf("stage %s: %w", opt.Stage, err)
 	}
-	s.metrics, s.poison = m, poisonLog{log: deps.Log.With(zap.String("stage", opt.Stage)), metrics: m}
+	s := &Stage{opt: opt, deps: deps, metrics: m, script: store.NewScript(commitSource), workers: map[int]*worker{}}
 	s.dec = dec(s)
 	return s, nil
 }
@@ -188,7 +167,7 @@ func (s *Stage) own(ctx context.Context, cl *stream.Claim) error {
 }
 
 // Ready is nil when this process is a member of the group and every partition that it was given has recovered
-// its slot, is not held and is nearly caught up; else it names each that is not, and why. A member without partitions, because others have them all, is ready.
+// its slot and is nearly caught up. A member without partitions, because others have them all, is ready.
 func (s *Stage) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -198,34 +177,15 @@ func (s *Stage) Ready() error {
 	if n := len(s.workers); n < s.given {
 		return fmt.Errorf("stage %s: %d of %d partitions are not taken over yet", s.opt.Stage, s.given-n, s.given)
 	}
-	var faults []error
-	for _, p := range slices.Sorted(maps.Keys(s.workers)) {
-		w := s.workers[p]
-		if held := w.hold.text(); held != "" {
-			faults = append(faults, fmt.Errorf("stage %s: partition %d %s", s.opt.Stage, p, held))
-			continue
-		}
+	for p, w := range s.workers {
 		if !w.recovered.Load() {
-			faults = append(faults, fmt.Errorf("stage %s: partition %d is recovering", s.opt.Stage, p))
-			continue
+			return fmt.Errorf("stage %s: partition %d is recovering", s.opt.Stage, p)
 		}
 		if lag := w.lag.Load(); lag > maxReadyLag {
-			faults = append(faults, fmt.Errorf("stage %s: partition %d is %d records behind", s.opt.Stage, p, lag))
+			return fmt.Errorf("stage %s: partition %d is %d records behind", s.opt.Stage, p, lag)
 		}
 	}
-	return errors.Join(faults...)
-}
-
-// ring wakes the owner of a partition in this process, if there is one, because its slot has changed.
-func (s *Stage) ring(partition int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if w := s.workers[partition]; w != nil {
-		select {
-		case w.bell <- struct{}{}:
-		default:
-		}
-	}
+	return nil
 }
 
 // stops says whether an error can not heal by trying again.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,13 +20,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
-func TestMain(m *testing.M) {
-	if kind := os.Getenv(brokerEnv); kind != "" {
-		serveBroker(kind)
-		return
-	}
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for a condition; it is never slept through.
 const patience = 30 * time.Second

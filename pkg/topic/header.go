@@ -90,6 +90,16 @@ func Get(hs []Header, key string) (string, bool) {
 	return "", false
 }
 
+// View is Get without a copy: the text lives and changes as the header does.
+func View(hs []Header, key string) (string, bool) {
+	for i := range hs {
+		if hs[i].Key == key {
+			return event.View(hs[i].Value), true
+		}
+	}
+	return "", false
+}
+
 // MetaHeaders writes m, with the schema version.
 func MetaHeaders(m event.Meta) []Header {
 	hs := make([]Header, 0, 10)
@@ -123,6 +133,13 @@ var ErrNewerSchema = errors.New("record has a newer schema than this binary know
 // ParseMeta reads what MetaHeaders wrote. Missing headers give zero values; a malformed one is an error
 // that names it.
 func ParseMeta(hs []Header) (event.Meta, error) {
+	return parseMeta(hs, func(b []byte) string { return string(b) })
+}
+
+// ViewMeta is ParseMeta without copies: the texts live and change as the headers do.
+func ViewMeta(hs []Header) (event.Meta, error) { return parseMeta(hs, event.View) }
+
+func parseMeta(hs []Header, text func([]byte) string) (event.Meta, error) {
 	var m event.Meta
 	var errs []error
 	millis := func(key string, v []byte) time.Time {
@@ -142,11 +159,11 @@ func ParseMeta(hs []Header) (event.Meta, error) {
 				errs = append(errs, fmt.Errorf("%w: %d, known %d", ErrNewerSchema, n, SchemaVersion))
 			}
 		case HeaderSource:
-			m.Source = string(h.Value)
+			m.Source = text(h.Value)
 		case HeaderBrand:
-			m.Brand = string(h.Value)
+			m.Brand = text(h.Value)
 		case HeaderMessageID:
-			m.MessageID = string(h.Value)
+			m.MessageID = text(h.Value)
 		case HeaderReceivedAt:
 			m.ReceivedAt = millis(h.Key, h.Value)
 		case HeaderSentAt:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/ClickHouse/ch-go"
 	"github.com/ClickHouse/clickhouse-go/v2"
 )
 
@@ -55,6 +56,9 @@ func classify(err error) error {
 func serverCode(err error) (int32, bool) {
 	if ex, ok := errors.AsType[*clickhouse.Exception](err); ok {
 		return ex.Code, true
+	}
+	if ex, ok := errors.AsType[*ch.Exception](err); ok {
+		return int32(ex.Code), true //nolint:gosec // the same codes
 	}
 	return 0, false
 }

@@ -3,21 +3,24 @@ package warehouse
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
-	"github.com/ClickHouse/clickhouse-go/v2"
-	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/ClickHouse/ch-go"
+	"github.com/ClickHouse/ch-go/proto"
 )
 
 // Rows is a block of rows of any table: a *Block.
 type Rows interface {
 	Table() string
 	Rows() int
-	// Row is row i, its values as ClickHouse prints them, by column; NULL is left out. It is slow: for
+	// Values is the rows as ClickHouse prints them, by column; NULL is left out. It is slow: for
 	// pkg/warehouse/memory and tests.
-	Row(i int) map[string]string
+	Values() []map[string]string
+	// Size is how many bytes the values take.
+	Size() int
 	statement() string
-	appendTo(driver.Batch) error
+	columns() proto.Input
 }
 
 // Token says which insert this is, and until when it may be sent.
@@ -29,6 +32,9 @@ type Token struct {
 	// Limit is how long the server may work on it; it gives up and stores nothing after that.
 	Limit time.Duration
 }
+
+// blockSlack is what a block takes beyond its values: names and types of its columns.
+const blockSlack = 8 << 10
 
 // answerSlack is what an answer may take beyond the server's own limit before the connection is given up.
 const answerSlack = 10 * time.Second
@@ -47,18 +53,19 @@ func (c *Client) Insert(ctx context.Context, rows Rows, t Token, now func() time
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.Limit+answerSlack)
 	defer cancel()
-	batch, err := c.conn.PrepareBatch(clickhouse.Context(ctx, clickhouse.WithSettings(insertSettings(t))), c.fill(rows.statement()))
+	size := rows.Size()
+	conn, err := c.inserts.get(ctx, size)
 	if err != nil {
 		return wrap(err)
 	}
-	defer func() { _ = batch.Close() }() // a batch that was sent ignores it; of one that was not, nothing is stored
-	if err := rows.appendTo(batch); err != nil {
-		return wrap(fmt.Errorf("%w: %w", ErrPermanent, err))
-	}
 	if !t.Deadline.IsZero() && now().After(t.Deadline) {
+		c.inserts.put(conn, size, nil)
 		return wrap(ErrDeadline)
 	}
-	if err := batch.Send(); err != nil {
+	conn.buf.Buf = slices.Grow(conn.buf.Buf, size+blockSlack)
+	err = conn.Do(ctx, ch.Query{Body: c.fill(rows.statement()) + " FORMAT Native", Input: rows.columns(), Settings: insertSettings(t)})
+	c.inserts.put(conn, size, err)
+	if err != nil {
 		return wrap(err)
 	}
 	return nil
@@ -66,21 +73,20 @@ func (c *Client) Insert(ctx context.Context, rows Rows, t Token, now func() time
 
 // insertSettings are what deduplication by token rests on (architecture section 8): they are set, not
 // trusted to be the server's defaults, some of which differ between versions.
-func insertSettings(t Token) clickhouse.Settings {
-	limit := max(int(t.Limit/time.Second), 1)
-	return clickhouse.Settings{
-		"insert_deduplicate":                                 1,
-		"insert_deduplication_token":                         t.Text,
-		"deduplicate_blocks_in_dependent_materialized_views": 1,
-		"async_insert":                                       0, // 1 by default on newer servers, and then without deduplication
-		"max_execution_time":                                 limit,
+func insertSettings(t Token) []ch.Setting {
+	return []ch.Setting{
+		ch.SettingInt("insert_deduplicate", 1),
+		{Key: "insert_deduplication_token", Value: t.Text, Important: true},
+		ch.SettingInt("deduplicate_blocks_in_dependent_materialized_views", 1),
+		ch.SettingInt("async_insert", 0), // 1 by default on newer servers, and then without deduplication
+		ch.SettingInt("max_execution_time", max(int(t.Limit/time.Second), 1)),
 		// One block per insert: a block is never split below these, nor joined with another.
-		"max_insert_block_size":       maxBlockRows,
-		"min_insert_block_size_rows":  maxBlockRows,
-		"min_insert_block_size_bytes": 0,
-		"max_insert_threads":          1,
+		ch.SettingInt("max_insert_block_size", maxBlockRows),
+		ch.SettingInt("min_insert_block_size_rows", maxBlockRows),
+		ch.SettingInt("min_insert_block_size_bytes", 0),
+		ch.SettingInt("max_insert_threads", 1),
 		// A batch is not cut by month, whatever its rows' times say.
-		"max_partitions_per_insert_block": 0,
+		ch.SettingInt("max_partitions_per_insert_block", 0),
 	}
 }
 

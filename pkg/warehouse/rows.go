@@ -3,8 +3,8 @@ package warehouse
 import (
 	"time"
 
+	"github.com/ClickHouse/ch-go/proto"
 	"github.com/google/uuid"
-	"github.com/shopspring/decimal"
 )
 
 // Names of the tables that journey-writer fills.
@@ -42,7 +42,7 @@ type Event struct {
 	Trusted, Historical                      bool
 	OrderID, CheckoutID, CartID, ProductID   string
 	Category                                 string
-	Price, Quantity, Value, Revenue, Total   *decimal.Decimal
+	Price, Quantity, Value, Revenue, Total   Amount
 	Currency                                 string
 	URL, Path, Referrer, Title               string
 	UTMSource, UTMMedium, UTMCampaign        string
@@ -56,57 +56,55 @@ type Event struct {
 // Events is the table of events.
 func Events() Table[Event] {
 	type r = Event
-	text := func(name string, get func(*r) string) Column[r] { return column(name, get) }
-	money := func(name string, get func(*r) *decimal.Decimal) Column[r] { return column(name, get) }
 	return newTable(TableEvents, func(e *r) *Origin { return &e.Origin },
-		text("brand", func(e *r) string { return e.Brand }),
-		text("source", func(e *r) string { return e.Source }),
-		text("type", func(e *r) string { return e.Type }),
-		text("name", func(e *r) string { return e.Name }),
-		column("profile_id", func(e *r) uuid.UUID { return e.Profile }),
+		word("brand", func(e *r) string { return e.Brand }),
+		word("source", func(e *r) string { return e.Source }),
+		word("type", func(e *r) string { return e.Type }),
+		word("name", func(e *r) string { return e.Name }),
+		key("profile_id", func(e *r) uuid.UUID { return e.Profile }),
 		text("user_id", func(e *r) string { return e.UserID }),
 		text("anonymous_id", func(e *r) string { return e.AnonymousID }),
 		text("previous_id", func(e *r) string { return e.PreviousID }),
 		text("group_id", func(e *r) string { return e.GroupID }),
 		text("message_id", func(e *r) string { return e.MessageID }),
-		column("time", func(e *r) time.Time { return e.Time }),
-		column("time_clamped", func(e *r) bool { return e.TimeClamped }),
-		column("original_timestamp", func(e *r) *time.Time { return orNull(e.OriginalTimestamp) }),
-		column("sent_at", func(e *r) *time.Time { return orNull(e.SentAt) }),
-		column("received_at", func(e *r) time.Time { return e.ReceivedAt }),
-		column("trusted", func(e *r) bool { return e.Trusted }),
-		column("historical", func(e *r) bool { return e.Historical }),
+		moment("time", func(e *r) time.Time { return e.Time }),
+		boolean("time_clamped", func(e *r) bool { return e.TimeClamped }),
+		maybeMoment("original_timestamp", func(e *r) time.Time { return e.OriginalTimestamp }),
+		maybeMoment("sent_at", func(e *r) time.Time { return e.SentAt }),
+		moment("received_at", func(e *r) time.Time { return e.ReceivedAt }),
+		boolean("trusted", func(e *r) bool { return e.Trusted }),
+		boolean("historical", func(e *r) bool { return e.Historical }),
 		text("order_id", func(e *r) string { return e.OrderID }),
 		text("checkout_id", func(e *r) string { return e.CheckoutID }),
 		text("cart_id", func(e *r) string { return e.CartID }),
 		text("product_id", func(e *r) string { return e.ProductID }),
-		text("category", func(e *r) string { return e.Category }),
-		money("price", func(e *r) *decimal.Decimal { return e.Price }),
-		money("quantity", func(e *r) *decimal.Decimal { return e.Quantity }),
-		money("value", func(e *r) *decimal.Decimal { return e.Value }),
-		money("revenue", func(e *r) *decimal.Decimal { return e.Revenue }),
-		money("total", func(e *r) *decimal.Decimal { return e.Total }),
-		text("currency", func(e *r) string { return e.Currency }),
+		word("category", func(e *r) string { return e.Category }),
+		maybeAmount("price", func(e *r) Amount { return e.Price }),
+		maybeAmount("quantity", func(e *r) Amount { return e.Quantity }),
+		maybeAmount("value", func(e *r) Amount { return e.Value }),
+		maybeAmount("revenue", func(e *r) Amount { return e.Revenue }),
+		maybeAmount("total", func(e *r) Amount { return e.Total }),
+		word("currency", func(e *r) string { return e.Currency }),
 		text("url", func(e *r) string { return e.URL }),
 		text("path", func(e *r) string { return e.Path }),
 		text("referrer", func(e *r) string { return e.Referrer }),
 		text("title", func(e *r) string { return e.Title }),
-		text("utm_source", func(e *r) string { return e.UTMSource }),
-		text("utm_medium", func(e *r) string { return e.UTMMedium }),
-		text("utm_campaign", func(e *r) string { return e.UTMCampaign }),
+		word("utm_source", func(e *r) string { return e.UTMSource }),
+		word("utm_medium", func(e *r) string { return e.UTMMedium }),
+		word("utm_campaign", func(e *r) string { return e.UTMCampaign }),
 		text("utm_term", func(e *r) string { return e.UTMTerm }),
 		text("utm_content", func(e *r) string { return e.UTMContent }),
-		text("device_type", func(e *r) string { return e.DeviceType }),
-		text("os", func(e *r) string { return e.OS }),
-		text("app", func(e *r) string { return e.App }),
-		text("locale", func(e *r) string { return e.Locale }),
-		text("library", func(e *r) string { return e.Library }),
-		column("faults", func(e *r) []string { return e.Faults }),
-		column("properties", func(e *r) []byte { return e.Properties }),
-		column("traits", func(e *r) []byte { return e.Traits }),
+		word("device_type", func(e *r) string { return e.DeviceType }),
+		word("os", func(e *r) string { return e.OS }),
+		word("app", func(e *r) string { return e.App }),
+		word("locale", func(e *r) string { return e.Locale }),
+		word("library", func(e *r) string { return e.Library }),
+		wordList("faults", func(e *r) []string { return e.Faults }),
+		blob("properties", func(e *r) []byte { return e.Properties }),
+		blob("traits", func(e *r) []byte { return e.Traits }),
 		text("ip", func(e *r) string { return e.IP }),
-		column("address", func(e *r) []byte { return e.Address }),
-		column("context", func(e *r) []byte { return e.Context }),
+		blob("address", func(e *r) []byte { return e.Address }),
+		blob("context", func(e *r) []byte { return e.Context }),
 	)
 }
 
@@ -125,17 +123,17 @@ type Rejected struct {
 func RejectedEvents() Table[Rejected] {
 	type r = Rejected
 	return newTable(TableRejected, func(e *r) *Origin { return &e.Origin },
-		column("brand", func(e *r) string { return e.Brand }),
-		column("source", func(e *r) string { return e.Source }),
-		column("reason", func(e *r) string { return e.Reason }),
-		column("error", func(e *r) string { return e.Error }),
-		column("service", func(e *r) string { return e.Service }),
-		column("origin", func(e *r) string { return e.From }),
-		column("message_id", func(e *r) string { return e.MessageID }),
-		column("received_at", func(e *r) time.Time { return orEpoch(e.ReceivedAt) }),
-		column("historical", func(e *r) bool { return e.Historical }),
-		column("key", func(e *r) []byte { return e.Key }),
-		column("body", func(e *r) []byte { return e.Body }),
+		word("brand", func(e *r) string { return e.Brand }),
+		word("source", func(e *r) string { return e.Source }),
+		word("reason", func(e *r) string { return e.Reason }),
+		text("error", func(e *r) string { return e.Error }),
+		word("service", func(e *r) string { return e.Service }),
+		text("origin", func(e *r) string { return e.From }),
+		text("message_id", func(e *r) string { return e.MessageID }),
+		moment("received_at", func(e *r) time.Time { return e.ReceivedAt }),
+		boolean("historical", func(e *r) bool { return e.Historical }),
+		blob("key", func(e *r) []byte { return e.Key }),
+		blob("body", func(e *r) []byte { return e.Body }),
 	)
 }
 
@@ -158,20 +156,20 @@ type Identity struct {
 func Identities() Table[Identity] {
 	type r = Identity
 	return newTable(TableIdentities, func(e *r) *Origin { return &e.Origin },
-		column("brand", func(e *r) string { return e.Brand }),
-		column("loser", func(e *r) uuid.UUID { return e.Loser }),
-		column("winner", func(e *r) uuid.UUID { return e.Winner }),
-		column("members", func(e *r) uint32 { return e.Members }),
-		column("version", func(e *r) uint64 { return e.Version }),
-		column("rule", func(e *r) string { return e.Rule }),
-		column("cause", func(e *r) string { return e.Cause }),
-		column("message_id", func(e *r) string { return e.MessageID }),
-		column("time", func(e *r) time.Time { return e.Time }),
-		column("received_at", func(e *r) time.Time { return e.ReceivedAt }),
-		column("n", func(e *r) uint16 { return e.N }),
-		column("type", func(e *r) string { return e.Type }),
-		column("value", func(e *r) string { return e.Value }),
-		column("node", func(e *r) uuid.UUID { return e.Node }),
+		word("brand", func(e *r) string { return e.Brand }),
+		key("loser", func(e *r) uuid.UUID { return e.Loser }),
+		key("winner", func(e *r) uuid.UUID { return e.Winner }),
+		number("members", proto.ColumnTypeUInt32, func(e *r) uint32 { return e.Members }),
+		number("version", proto.ColumnTypeUInt64, func(e *r) uint64 { return e.Version }),
+		word("rule", func(e *r) string { return e.Rule }),
+		text("cause", func(e *r) string { return e.Cause }),
+		text("message_id", func(e *r) string { return e.MessageID }),
+		moment("time", func(e *r) time.Time { return e.Time }),
+		moment("received_at", func(e *r) time.Time { return e.ReceivedAt }),
+		number("n", proto.ColumnTypeUInt16, func(e *r) uint16 { return e.N }),
+		word("type", func(e *r) string { return e.Type }),
+		text("value", func(e *r) string { return e.Value }),
+		key("node", func(e *r) uuid.UUID { return e.Node }),
 	)
 }
 
@@ -186,24 +184,8 @@ type Redirect struct {
 func Redirects() Table[Redirect] {
 	type r = Redirect
 	return newTable(TableRedirects, func(e *r) *Origin { return &e.Origin },
-		column("profile_id", func(e *r) uuid.UUID { return e.Profile }),
-		column("current", func(e *r) uuid.UUID { return e.Current }),
-		column("version", func(e *r) uint64 { return e.Version }),
+		key("profile_id", func(e *r) uuid.UUID { return e.Profile }),
+		key("current", func(e *r) uuid.UUID { return e.Current }),
+		number("version", proto.ColumnTypeUInt64, func(e *r) uint64 { return e.Version }),
 	)
-}
-
-// orNull makes a zero time NULL.
-func orNull(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
-// orEpoch makes a zero time 1970, which is in the range of the column.
-func orEpoch(t time.Time) time.Time {
-	if t.IsZero() {
-		return time.Unix(0, 0)
-	}
-	return t
 }

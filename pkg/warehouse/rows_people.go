@@ -3,8 +3,8 @@ package warehouse
 import (
 	"time"
 
+	"github.com/ClickHouse/ch-go/proto"
 	"github.com/google/uuid"
-	"github.com/shopspring/decimal"
 )
 
 // Profile is a row of the table profiles: one published change of a profile, or its end.
@@ -15,8 +15,8 @@ type Profile struct {
 	Tombstone           bool
 	FirstSeen, LastSeen time.Time
 	Orders              uint64
-	Units               decimal.Decimal            // products in these orders
-	Revenue             map[string]decimal.Decimal // by currency
+	Units               Amount  // products in these orders
+	Revenue             []Money // by currency
 	Audiences           []string
 	AsOf                time.Time
 	Faults              []string
@@ -27,19 +27,19 @@ type Profile struct {
 func Profiles() Table[Profile] {
 	type r = Profile
 	return newTable(TableProfiles, func(e *r) *Origin { return &e.Origin },
-		column("profile_id", func(e *r) uuid.UUID { return e.ID }),
-		column("version", func(e *r) uint64 { return e.Version }),
-		column("tombstone", func(e *r) bool { return e.Tombstone }),
-		column("first_seen", func(e *r) *time.Time { return orNull(e.FirstSeen) }),
-		column("last_seen", func(e *r) *time.Time { return orNull(e.LastSeen) }),
-		column("orders", func(e *r) uint64 { return e.Orders }),
-		column("units", func(e *r) decimal.Decimal { return e.Units }),
-		column("revenue", func(e *r) map[string]decimal.Decimal { return e.Revenue }),
-		column("audiences", func(e *r) []string { return e.Audiences }),
-		column("as_of", func(e *r) *time.Time { return orNull(e.AsOf) }),
-		column("faults", func(e *r) []string { return e.Faults }),
-		column("traits", func(e *r) []byte { return e.Traits }),
-		column("profile", func(e *r) []byte { return e.Document }),
+		key("profile_id", func(e *r) uuid.UUID { return e.ID }),
+		number("version", proto.ColumnTypeUInt64, func(e *r) uint64 { return e.Version }),
+		boolean("tombstone", func(e *r) bool { return e.Tombstone }),
+		maybeMoment("first_seen", func(e *r) time.Time { return e.FirstSeen }),
+		maybeMoment("last_seen", func(e *r) time.Time { return e.LastSeen }),
+		number("orders", proto.ColumnTypeUInt64, func(e *r) uint64 { return e.Orders }),
+		amount("units", func(e *r) Amount { return e.Units }),
+		money("revenue", func(e *r) []Money { return e.Revenue }),
+		wordList("audiences", func(e *r) []string { return e.Audiences }),
+		maybeMoment("as_of", func(e *r) time.Time { return e.AsOf }),
+		wordList("faults", func(e *r) []string { return e.Faults }),
+		blob("traits", func(e *r) []byte { return e.Traits }),
+		blob("profile", func(e *r) []byte { return e.Document }),
 	)
 }
 
@@ -57,15 +57,15 @@ type AudienceChange struct {
 func AudienceChanges() Table[AudienceChange] {
 	type r = AudienceChange
 	return newTable(TableAudiences, func(e *r) *Origin { return &e.Origin },
-		column("brand", func(e *r) string { return e.Brand }),
-		column("audience", func(e *r) string { return e.Audience }),
-		column("change", func(e *r) string { return e.Change }),
-		column("reason", func(e *r) string { return e.Reason }),
-		column("profile_id", func(e *r) uuid.UUID { return e.Profile }),
-		column("time", func(e *r) time.Time { return e.Time }),
-		column("received_at", func(e *r) time.Time { return e.ReceivedAt }),
-		column("version", func(e *r) uint64 { return e.Version }),
-		column("details", func(e *r) []byte { return e.Details }),
+		word("brand", func(e *r) string { return e.Brand }),
+		word("audience", func(e *r) string { return e.Audience }),
+		word("change", func(e *r) string { return e.Change }),
+		text("reason", func(e *r) string { return e.Reason }),
+		key("profile_id", func(e *r) uuid.UUID { return e.Profile }),
+		moment("time", func(e *r) time.Time { return e.Time }),
+		moment("received_at", func(e *r) time.Time { return e.ReceivedAt }),
+		number("version", proto.ColumnTypeUInt64, func(e *r) uint64 { return e.Version }),
+		blob("details", func(e *r) []byte { return e.Details }),
 	)
 }
 
@@ -76,7 +76,7 @@ type Message struct {
 	ID, Receipt                      string
 	Profile                          uuid.UUID
 	CartID                           string
-	CartValue                        *decimal.Decimal
+	CartValue                        Amount
 	Currency                         string
 	DecidedAt                        time.Time
 	Faults                           []string
@@ -88,21 +88,21 @@ type Message struct {
 func Messages() Table[Message] {
 	type r = Message
 	return newTable(TableMessages, func(e *r) *Origin { return &e.Origin },
-		column("brand", func(e *r) string { return e.Brand }),
-		column("journey", func(e *r) string { return e.Journey }),
-		column("version", func(e *r) string { return e.Version }),
-		column("channel", func(e *r) string { return e.Channel }),
-		column("message", func(e *r) string { return e.ID }),
-		column("receipt", func(e *r) string { return e.Receipt }),
-		column("profile_id", func(e *r) uuid.UUID { return e.Profile }),
-		column("cart_id", func(e *r) string { return e.CartID }),
-		column("cart_value", func(e *r) *decimal.Decimal { return e.CartValue }),
-		column("currency", func(e *r) string { return e.Currency }),
-		column("decided_at", func(e *r) time.Time { return e.DecidedAt }),
-		column("received_at", func(e *r) time.Time { return e.DecidedAt }),
-		column("faults", func(e *r) []string { return e.Faults }),
-		column("address", func(e *r) string { return e.Address }),
-		column("content", func(e *r) []byte { return e.Content }),
+		word("brand", func(e *r) string { return e.Brand }),
+		word("journey", func(e *r) string { return e.Journey }),
+		word("version", func(e *r) string { return e.Version }),
+		word("channel", func(e *r) string { return e.Channel }),
+		text("message", func(e *r) string { return e.ID }),
+		text("receipt", func(e *r) string { return e.Receipt }),
+		key("profile_id", func(e *r) uuid.UUID { return e.Profile }),
+		text("cart_id", func(e *r) string { return e.CartID }),
+		maybeAmount("cart_value", func(e *r) Amount { return e.CartValue }),
+		word("currency", func(e *r) string { return e.Currency }),
+		moment("decided_at", func(e *r) time.Time { return e.DecidedAt }),
+		moment("received_at", func(e *r) time.Time { return e.DecidedAt }),
+		wordList("faults", func(e *r) []string { return e.Faults }),
+		text("address", func(e *r) string { return e.Address }),
+		blob("content", func(e *r) []byte { return e.Content }),
 	)
 }
 
@@ -114,9 +114,9 @@ type Receipt struct {
 	ID, Message                      string
 	Profile                          uuid.UUID
 	CartID                           string
-	CartValue                        *decimal.Decimal
+	CartValue                        Amount
 	Currency                         string
-	CartItems                        *decimal.Decimal
+	CartItems                        Amount
 	ArmedAt, DueAt                   time.Time
 	SettledAt                        time.Time
 	Faults                           []string
@@ -126,24 +126,24 @@ type Receipt struct {
 func Receipts() Table[Receipt] {
 	type r = Receipt
 	return newTable(TableReceipts, func(e *r) *Origin { return &e.Origin },
-		column("brand", func(e *r) string { return e.Brand }),
-		column("journey", func(e *r) string { return e.Journey }),
-		column("version", func(e *r) string { return e.Version }),
-		column("channel", func(e *r) string { return e.Channel }),
-		column("outcome", func(e *r) string { return e.Outcome }),
-		column("reason", func(e *r) string { return e.Reason }),
-		column("detail", func(e *r) string { return e.Detail }),
-		column("receipt", func(e *r) string { return e.ID }),
-		column("message", func(e *r) string { return e.Message }),
-		column("profile_id", func(e *r) uuid.UUID { return e.Profile }),
-		column("cart_id", func(e *r) string { return e.CartID }),
-		column("cart_value", func(e *r) *decimal.Decimal { return e.CartValue }),
-		column("currency", func(e *r) string { return e.Currency }),
-		column("cart_items", func(e *r) *decimal.Decimal { return e.CartItems }),
-		column("armed_at", func(e *r) *time.Time { return orNull(e.ArmedAt) }),
-		column("due_at", func(e *r) *time.Time { return orNull(e.DueAt) }),
-		column("settled_at", func(e *r) time.Time { return e.SettledAt }),
-		column("received_at", func(e *r) time.Time { return e.SettledAt }),
-		column("faults", func(e *r) []string { return e.Faults }),
+		word("brand", func(e *r) string { return e.Brand }),
+		word("journey", func(e *r) string { return e.Journey }),
+		word("version", func(e *r) string { return e.Version }),
+		word("channel", func(e *r) string { return e.Channel }),
+		word("outcome", func(e *r) string { return e.Outcome }),
+		word("reason", func(e *r) string { return e.Reason }),
+		text("detail", func(e *r) string { return e.Detail }),
+		text("receipt", func(e *r) string { return e.ID }),
+		text("message", func(e *r) string { return e.Message }),
+		key("profile_id", func(e *r) uuid.UUID { return e.Profile }),
+		text("cart_id", func(e *r) string { return e.CartID }),
+		maybeAmount("cart_value", func(e *r) Amount { return e.CartValue }),
+		word("currency", func(e *r) string { return e.Currency }),
+		maybeAmount("cart_items", func(e *r) Amount { return e.CartItems }),
+		maybeMoment("armed_at", func(e *r) time.Time { return e.ArmedAt }),
+		maybeMoment("due_at", func(e *r) time.Time { return e.DueAt }),
+		moment("settled_at", func(e *r) time.Time { return e.SettledAt }),
+		moment("received_at", func(e *r) time.Time { return e.SettledAt }),
+		wordList("faults", func(e *r) []string { return e.Faults }),
 	)
 }

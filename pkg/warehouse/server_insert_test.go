@@ -17,13 +17,13 @@ import (
 func someEvents(n int, offset uint64) *Block[Event] {
 	b := Events().NewBlock()
 	for i := range n {
-		amount := decimal.New(int64(i)*1234, -4)
+		amount := Amount{Units: int64(i) * 1234, Some: true}
 		b.Add(&Event{
 			Origin: Origin{Topic: "t", Partition: 3, Offset: offset + uint64(i)}, Brand: "main", Source: "web", Type: "track",
 			Name: "Product_Added", Profile: id(i % 7), MessageID: fmt.Sprint("m", i),
 			Time:       time.Date(1997, 1, 1, 0, 0, i, 0, time.UTC),
 			ReceivedAt: time.Date(2026, time.Month(1+i%3), 1, 0, 0, 0, 5e6, time.UTC),
-			Price:      &amount, Faults: []string{"total"}, Properties: []byte(`{"a":1,"a":123456789012345678901234567890}`),
+			Price:      amount, Faults: []string{"total"}, Properties: []byte(`{"a":1,"a":123456789012345678901234567890}`),
 		})
 	}
 	return b
@@ -102,7 +102,7 @@ func TestInsertErrorsHaveAClass(t *testing.T) {
 func TestEveryTableTakesItsRows(t *testing.T) {
 	c := newDatabase(t)
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-	one := decimal.New(10001, -4)
+	one := Amount{Units: 10001, Some: true}
 	o := Origin{Topic: "weft.x", Partition: 1, Offset: 1<<62 + 1}
 	ev, rej, ide, red := Events().NewBlock(), RejectedEvents().NewBlock(), Identities().NewBlock(), Redirects().NewBlock()
 	pro, aud, msg, rec := Profiles().NewBlock(), AudienceChanges().NewBlock(), Messages().NewBlock(), Receipts().NewBlock()
@@ -111,11 +111,11 @@ func TestEveryTableTakesItsRows(t *testing.T) {
 	rej.Add(&Rejected{Origin: o, Key: []byte{0xff, 0}, Body: []byte{0, 1, 2, 0xfe}, ReceivedAt: now})
 	ide.Add(&Identity{Origin: o, Loser: id(1), Winner: id(2), Version: 1 << 63, Time: now, ReceivedAt: now, Node: id(3)})
 	red.Add(&Redirect{Origin: o, Profile: id(1), Current: id(2), Version: 2})
-	pro.Add(&Profile{Origin: o, ID: id(1), Revenue: map[string]decimal.Decimal{"EUR": one}, Audiences: []string{"a"}, FirstSeen: now})
+	pro.Add(&Profile{Origin: o, ID: id(1), Revenue: []Money{{"EUR", one}}, Audiences: []string{"a"}, FirstSeen: now})
 	pro.Add(&Profile{Origin: o, ID: id(2), Tombstone: true})
 	aud.Add(&AudienceChange{Origin: o, Profile: id(1), Time: now, ReceivedAt: now})
-	msg.Add(&Message{Origin: o, CartValue: &one, DecidedAt: now})
-	rec.Add(&Receipt{Origin: o, CartValue: &one, SettledAt: now, ArmedAt: now})
+	msg.Add(&Message{Origin: o, CartValue: one, DecidedAt: now})
+	rec.Add(&Receipt{Origin: o, CartValue: one, SettledAt: now, ArmedAt: now})
 	for _, b := range []Rows{ev, rej, ide, red, pro, aud, msg, rec} {
 		require.NoError(t, c.Insert(t.Context(), b, token(b.Table()), time.Now), b.Table())
 		require.EqualValues(t, b.Rows(), scalar[uint64](t, c, "SELECT count() FROM ${database}."+b.Table()), b.Table())

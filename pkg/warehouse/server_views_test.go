@@ -66,16 +66,18 @@ func (s *shop) receipt(person int, minutes float64, outcome, reason string) {
 	})
 }
 
+func parseAmount(text string) Amount { return AmountOf(decimal.RequireFromString(text)) }
+
 func mobile(e *Event)              { e.DeviceType = "mobile" }
 func order(id string) func(*Event) { return func(e *Event) { e.OrderID = id } }
 func total(text string) func(*Event) {
-	return func(e *Event) { d := decimal.RequireFromString(text); e.Total = &d }
+	return func(e *Event) { e.Total = parseAmount(text) }
 }
 func revenue(text string) func(*Event) {
-	return func(e *Event) { d := decimal.RequireFromString(text); e.Revenue = &d }
+	return func(e *Event) { e.Revenue = parseAmount(text) }
 }
 func price(text string) func(*Event) {
-	return func(e *Event) { d := decimal.RequireFromString(text); e.Price = &d }
+	return func(e *Event) { e.Price = parseAmount(text) }
 }
 func cart(id string) func(*Event) { return func(e *Event) { e.CartID = id } }
 
@@ -213,7 +215,7 @@ func TestCartsAreAbandonedOrderedOrEmptied(t *testing.T) {
 	add(4, 0, "5") // ordered, but too late; and a second cart behind that order, with a checkout
 	s.event(4, 3000, "Order Completed", order("o4"), total("5"))
 	add(4, 3001, "6")
-	s.event(4, 3002, "Checkout Started", func(e *Event) { d := decimal.RequireFromString("60"); e.Value = &d })
+	s.event(4, 3002, "Checkout Started", func(e *Event) { e.Value = parseAmount("60") })
 	add(5, 0, "5")
 	s.event(5, 1, "Product Removed", price("5")) // emptied
 	add(6, 0, "5")
@@ -264,8 +266,8 @@ func TestPeopleMergesAndAudiences(t *testing.T) {
 	s := newShop(t)
 	p := func(person int, version uint64, orders uint64, tombstone bool) {
 		insertOne(s, Profiles(), Profile{Origin: s.origin(), ID: id(person), Version: version, Orders: orders, Tombstone: tombstone,
-			Units:   decimal.NewFromInt(int64(orders)).Div(decimal.NewFromInt(2)),
-			Revenue: map[string]decimal.Decimal{"EUR": decimal.NewFromInt(int64(orders))}, Audiences: []string{"vip"}})
+			Units:   Amount{Units: int64(orders) * 5000},
+			Revenue: []Money{{"EUR", Amount{Units: int64(orders) * 10000}}}, Audiences: []string{"vip"}})
 	}
 	p(1, 5, 3, false)
 	p(1, 4, 2, false) // older, comes later

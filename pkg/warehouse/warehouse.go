@@ -1,6 +1,6 @@
 // Package warehouse is ClickHouse as Weft uses it: the schema and its migrations, tables whose columns are
 // declared once, inserts that happen once, and the questions of the audit. It is the only importer of
-// clickhouse-go.
+// clickhouse-go and of ch-go, its lower layer, which inserts go over.
 //
 // It owns: connections, the SQL text of every insert and audit query, the settings an insert needs to be
 // deduplicated by its token (architecture section 8), the class of an error.
@@ -24,6 +24,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ClickHouse/ch-go"
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
@@ -35,9 +36,10 @@ const (
 	dialTimeout = 5 * time.Second
 	// queryTimeout is how long the server may work on a question that no caller bounds otherwise.
 	queryTimeout = 5 * time.Minute
-	// maxConns is how many connections a client holds: an insert per partition and topic may be on its way
-	// at once, and a 2-core server gains nothing from more.
+	// maxConns is how many connections a client holds for statements and questions.
 	maxConns = 16
+	// clientName is what the server's logs call us.
+	clientName = "weft"
 )
 
 // databaseName is what may be filled into SQL without quotes, and into string literals.
@@ -46,6 +48,7 @@ var databaseName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
 // Client is a connection pool to one ClickHouse and one database in it. It is safe for concurrent use.
 type Client struct {
 	conn     driver.Conn
+	inserts  *inserts
 	database string
 	user     string
 	password string
@@ -81,12 +84,16 @@ func Open(cfg config.ClickHouse) (*Client, error) {
 		MaxIdleConns: maxConns,
 		Compression:  &clickhouse.Compression{Method: clickhouse.CompressionLZ4},
 		ClientInfo: clickhouse.ClientInfo{Products: []struct{ Name, Version string }{
-			{Name: "weft"},
+			{Name: clientName},
 		}},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open clickhouse: %w", err)
 	}
+	c.inserts = newInserts(ch.Options{
+		User: c.user, Password: c.password, TLS: tlsConfig, DialTimeout: dialTimeout, HandshakeTimeout: dialTimeout,
+		ReadTimeout: packetWait, Compression: ch.CompressionLZ4, ClientName: clientName,
+	}, cfg.Addresses)
 	return c, nil
 }
 
@@ -102,7 +109,10 @@ func (c *Client) Ping(ctx context.Context) error {
 }
 
 // Close ends all connections. It is idempotent.
-func (c *Client) Close() error { return c.conn.Close() }
+func (c *Client) Close() error {
+	c.inserts.close()
+	return c.conn.Close()
+}
 
 // Exec runs one statement that returns nothing. ${database} is filled in.
 func (c *Client) Exec(ctx context.Context, sql string, args ...any) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/weft-cdp/weft/pkg/topic"
@@ -31,14 +32,18 @@ const maxSourcePartition = 1 << 12
 // above says whether p was not seen before, and notes it. A record that is not above was published twice.
 func (ps positions) above(p topic.Position) bool {
 	seqs := ps[p.Stage]
-	if p.Partition < len(seqs) && p.Seq < seqs[p.Partition] {
-		return false
+	if p.Partition < len(seqs) {
+		if p.Seq < seqs[p.Partition] {
+			return false
+		}
+		seqs[p.Partition] = p.Seq + 1
+		return true
 	}
 	for len(seqs) <= p.Partition {
 		seqs = append(seqs, 0)
 	}
 	seqs[p.Partition] = p.Seq + 1
-	ps[p.Stage] = seqs
+	ps[strings.Clone(p.Stage)] = seqs // the stage may be the memory of a record
 	return true
 }
 

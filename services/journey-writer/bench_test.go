@@ -15,7 +15,7 @@ const shopEvent = `{"timestamp":"2026-03-04T05:06:07.008Z","integrations":{},"ty
 // BenchmarkRows turns records into rows, without storing them; BenchmarkRowsFloor parses the JSON and takes
 // seven fields (performance targets, F6).
 func BenchmarkRows(b *testing.B) {
-	rows := newRows(kindEvents, "t", 0, &nowhere{}, time.Now, func(table) {}, func() {})
+	rows := newRows(kindEvents, "t", &nowhere{}, time.Now, func(table) {}, func() {})
 	r := record(person, shopEvent, topic.Header{Key: topic.HeaderPosition, Value: []byte("identity-stitcher:1:1")})
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

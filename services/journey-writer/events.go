@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"math"
-	"time"
+	"slices"
+	"strings"
 
 	"github.com/google/uuid"
-	"github.com/valyala/fastjson"
 
 	"github.com/weft-cdp/weft/pkg/event"
 	"github.com/weft-cdp/weft/pkg/identity"
@@ -22,12 +22,16 @@ type eventRows struct {
 	identities adder[warehouse.Identity]
 	redirects  adder[warehouse.Redirect]
 
-	// Parsers are kept, with their memory: an event's own would be garbage after each row.
-	properties, context fastjson.Parser
+	// What a row is made with, to be used again for the next: anything else would be garbage after each.
+	reader         event.Reader
+	object, nested event.Object
+	row            warehouse.Event
+	library        []byte
+	devices        map[string]string // by user agent
 }
 
 func (t *eventRows) read(r *stream.Record, m event.Meta) error {
-	kind, _ := topic.Get(r.Headers, topic.HeaderKind)
+	kind, _ := topic.View(r.Headers, topic.HeaderKind)
 	switch topic.Kind(kind) {
 	case "", topic.KindEvent:
 		return t.readEvent(r, m)
@@ -74,15 +78,16 @@ func (t *eventRows) readEvent(r *stream.Record, m event.Meta) error {
 	if err != nil {
 		return err
 	}
-	e, err := event.Decode(r.Value, m)
+	e, err := t.reader.Decode(r.Value, m)
 	if err != nil {
 		return &poison{event.Reason(err, reasonRecord), err}
 	}
-	row := warehouse.Event{
+	row := &t.row
+	*row = warehouse.Event{
 		Origin: originOf(r), Brand: m.Brand, Source: m.Source, Type: string(e.Type), Name: e.Name, Profile: profile,
 		UserID: e.UserID, AnonymousID: e.AnonymousID, PreviousID: e.PreviousID, GroupID: e.GroupID, MessageID: e.MessageID,
 		Time: inRange(e.Time), TimeClamped: e.TimeClamped, SentAt: inRange(e.SentAt), ReceivedAt: inRange(m.ReceivedAt),
-		Trusted: m.Trusted, Historical: m.Historical,
+		OriginalTimestamp: inRange(e.OwnTime()), Trusted: m.Trusted, Historical: m.Historical, Faults: row.Faults[:0],
 		Properties: e.RawProperties(), Traits: e.RawTraits(), Context: e.RawContext(),
 	}
 	if m.ReceivedAt.IsZero() { // nobody said; the month of the event is as good as any
@@ -91,95 +96,181 @@ func (t *eventRows) readEvent(r *stream.Record, m event.Meta) error {
 	if !row.Time.Equal(e.Time) {
 		row.Faults = append(row.Faults, "timestamp")
 	}
-	row.OriginalTimestamp = originalTimestamp(e)
-	// Decode has scanned both more strictly than this parser reads.
-	if p, err := t.properties.ParseBytes(e.RawProperties()); err == nil && e.RawProperties() != nil {
-		readProperties(&row, e.Type, p)
-	}
-	if c, err := t.context.ParseBytes(e.RawContext()); err == nil && e.RawContext() != nil {
-		readContext(&row, c)
-	}
-	row.Address = address(e)
-	t.events.Add(&row)
+	t.readProperties(e)
+	t.readContext(e)
+	t.readAddress(e)
+	t.events.Add(row)
 	return nil
-}
-
-// originalTimestamp is the sender's own clock, where the event's time is not that.
-func originalTimestamp(e *event.Event) time.Time {
-	if !e.TimeClamped && !bytes.Contains(e.Body, []byte(`"originalTimestamp"`)) {
-		return time.Time{}
-	}
-	v, err := fastjson.ParseBytes(e.Body)
-	if err != nil {
-		return time.Time{}
-	}
-	for _, name := range []string{"originalTimestamp", "timestamp"} {
-		if t, ok := event.ParseTime(event.Text(v.Get(name))); ok {
-			return inRange(t)
-		}
-	}
-	return time.Time{}
 }
 
 // readProperties fills the typed columns of the e-commerce spec. What fits none is named in Faults; it
 // stands in properties as it came.
-func readProperties(row *warehouse.Event, t event.Type, p *fastjson.Value) {
-	row.OrderID, row.CheckoutID, row.CartID = event.Text(p.Get("order_id")), event.Text(p.Get("checkout_id")), event.Text(p.Get("cart_id"))
-	row.ProductID, row.Category = event.Text(p.Get("product_id")), event.Text(p.Get("category"))
-	row.Currency = currency(event.Text(p.Get("currency")))
-	row.Price = money(p, "price", &row.Faults)
-	row.Quantity = money(p, "quantity", &row.Faults)
-	row.Value = money(p, "value", &row.Faults)
-	row.Revenue = money(p, "revenue", &row.Faults)
-	row.Total = money(p, "total", &row.Faults)
-	if t == event.Page || t == event.Screen {
-		row.URL, row.Path, row.Referrer, row.Title = event.Text(p.Get("url")), event.Text(p.Get("path")), event.Text(p.Get("referrer")), event.Text(p.Get("title"))
+func (t *eventRows) readProperties(e *event.Event) {
+	var f struct {
+		order, checkout, cart, product, category, currency, price, quantity, value, revenue, total, url, path, referrer, title raw
+	}
+	o := &t.object
+	o.Read(e.RawProperties())
+	for i := range o.Len() {
+		v := o.Raw(i)
+		switch o.Name(i) {
+		case "order_id":
+			f.order.first(v)
+		case "checkout_id":
+			f.checkout.first(v)
+		case "cart_id":
+			f.cart.first(v)
+		case "product_id":
+			f.product.first(v)
+		case "category":
+			f.category.first(v)
+		case "currency":
+			f.currency.first(v)
+		case "price":
+			f.price.first(v)
+		case "quantity":
+			f.quantity.first(v)
+		case "value":
+			f.value.first(v)
+		case "revenue":
+			f.revenue.first(v)
+		case "total":
+			f.total.first(v)
+		case "url":
+			f.url.first(v)
+		case "path":
+			f.path.first(v)
+		case "referrer":
+			f.referrer.first(v)
+		case "title":
+			f.title.first(v)
+		}
+	}
+	row := &t.row
+	row.OrderID, row.CheckoutID, row.CartID = f.order.text(), f.checkout.text(), f.cart.text()
+	row.ProductID, row.Category = f.product.text(), f.category.text()
+	row.Currency = currency(f.currency.text())
+	row.Price = money(f.price, "price", &row.Faults)
+	row.Quantity = money(f.quantity, "quantity", &row.Faults)
+	row.Value = money(f.value, "value", &row.Faults)
+	row.Revenue = money(f.revenue, "revenue", &row.Faults)
+	row.Total = money(f.total, "total", &row.Faults)
+	if e.Type == event.Page || e.Type == event.Screen {
+		row.URL, row.Path, row.Referrer, row.Title = f.url.text(), f.path.text(), f.referrer.text(), f.title.text()
 	}
 }
 
 // readContext fills the columns of page, campaign, device and library.
-func readContext(row *warehouse.Event, c *fastjson.Value) {
-	if page := c.Get("page"); page != nil {
-		orElse(&row.URL, page.Get("url"))
-		orElse(&row.Path, page.Get("path"))
-		orElse(&row.Referrer, page.Get("referrer"))
-		orElse(&row.Title, page.Get("title"))
+func (t *eventRows) readContext(e *event.Event) {
+	var f struct{ page, campaign, device, agent, os, app, locale, ip, library raw }
+	o, row := &t.object, &t.row
+	o.Read(e.RawContext())
+	for i := range o.Len() {
+		v := o.Raw(i)
+		switch o.Name(i) {
+		case "page":
+			f.page.first(v)
+		case "campaign":
+			f.campaign.first(v)
+		case "device":
+			f.device.first(v)
+		case "userAgent":
+			f.agent.first(v)
+		case "os":
+			f.os.first(v)
+		case "app":
+			f.app.first(v)
+		case "locale":
+			f.locale.first(v)
+		case "ip":
+			f.ip.first(v)
+		case "library":
+			f.library.first(v)
+		}
 	}
-	if campaign := c.Get("campaign"); campaign != nil {
-		orElse(&row.UTMSource, campaign.Get("source"))
-		orElse(&row.UTMMedium, campaign.Get("medium"))
-		orElse(&row.UTMCampaign, campaign.Get("name"))
-		orElse(&row.UTMTerm, campaign.Get("term"))
-		orElse(&row.UTMContent, campaign.Get("content"))
-	}
+	page := t.below(f.page, "url", "path", "referrer", "title")
+	orElse(&row.URL, page[0])
+	orElse(&row.Path, page[1])
+	orElse(&row.Referrer, page[2])
+	orElse(&row.Title, page[3])
+	campaign := t.below(f.campaign, "source", "medium", "name", "term", "content")
+	row.UTMSource, row.UTMMedium, row.UTMCampaign = campaign[0].text(), campaign[1].text(), campaign[2].text()
+	row.UTMTerm, row.UTMContent = campaign[3].text(), campaign[4].text()
 	campaignOfURL(row)
-	if row.DeviceType = deviceName(event.Text(c.Get("device", "type"))); row.DeviceType == "" {
-		row.DeviceType = deviceOf(event.Text(c.Get("userAgent")))
+	if row.DeviceType = deviceName(t.below(f.device, "type")[0].text()); row.DeviceType == "" {
+		row.DeviceType = t.deviceOf(f.agent.text())
 	}
-	row.OS, row.App, row.Locale = event.Text(c.Get("os", "name")), event.Text(c.Get("app", "name")), event.Text(c.Get("locale"))
-	row.IP = event.Text(c.Get("ip"))
-	if row.Library = event.Text(c.Get("library", "name")); row.Library != "" {
-		if v := event.Text(c.Get("library", "version")); v != "" {
-			row.Library += "/" + v
+	row.OS, row.App = t.below(f.os, "name")[0].text(), t.below(f.app, "name")[0].text()
+	row.Locale, row.IP = f.locale.text(), f.ip.text()
+	library := t.below(f.library, "name", "version")
+	row.Library = library[0].text()
+	if v := library[1].text(); row.Library != "" && v != "" {
+		t.library = append(append(append(t.library[:0], row.Library...), '/'), v...)
+		row.Library = event.View(t.library)
+	}
+}
+
+// below finds members of an object, at most five.
+func (t *eventRows) below(object raw, names ...string) (found [5]raw) {
+	if len(object) == 0 || object[0] != '{' {
+		return found
+	}
+	t.nested.Read(object)
+	for i := range t.nested.Len() {
+		if at := slices.Index(names, t.nested.Name(i)); at >= 0 {
+			found[at].first(t.nested.Raw(i))
+		}
+	}
+	return found
+}
+
+// readAddress takes the person's address, if the event names one.
+func (t *eventRows) readAddress(e *event.Event) {
+	traits := e.RawPersonTraits()
+	if !bytes.Contains(traits, []byte("address")) {
+		return
+	}
+	t.object.Read(traits)
+	for i := range t.object.Len() {
+		if t.object.Name(i) == "address" {
+			if v := t.object.Raw(i); v[0] != 'n' {
+				t.row.Address = v
+			}
+			return
 		}
 	}
 }
 
-// address is the person's address, if the event names one.
-func address(e *event.Event) []byte {
-	if !bytes.Contains(e.RawTraits(), []byte("address")) && !bytes.Contains(e.RawContext(), []byte("address")) {
-		return nil
+// maxAgents bounds what is remembered of user agents.
+const maxAgents = 4096
+
+// deviceOf is the function, which looks through the text many times, for texts that come again and again.
+func (t *eventRows) deviceOf(userAgent string) string {
+	device, ok := t.devices[userAgent]
+	if !ok {
+		if device = deviceOf(userAgent); len(t.devices) >= maxAgents || t.devices == nil {
+			t.devices = map[string]string{}
+		}
+		t.devices[strings.Clone(userAgent)] = device
 	}
-	a := e.Traits().Get("address")
-	if a == nil || a.Type() == fastjson.TypeNull {
-		return nil
-	}
-	return a.MarshalTo(nil)
+	return device
 }
 
+// raw is a member's value as it came; nil: there is none.
+type raw []byte
+
+// first takes v unless there was one before it.
+func (r *raw) first(v []byte) {
+	if *r == nil {
+		*r = v
+	}
+}
+
+func (r raw) text() string { return event.RawText(r) }
+
 // orElse fills what is still empty.
-func orElse(to *string, v *fastjson.Value) {
+func orElse(to *string, v raw) {
 	if *to == "" {
-		*to = event.Text(v)
+		*to = v.text()
 	}
 }

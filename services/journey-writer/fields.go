@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/shopspring/decimal"
 	"github.com/valyala/fastjson"
 
 	"github.com/weft-cdp/weft/pkg/commerce"
@@ -30,23 +29,31 @@ func inRange(t time.Time) time.Time {
 	return t
 }
 
-// money reads a number into Decimal(18,4): nil if it is absent or null; nil with the field's name among
+// money reads a raw number into Decimal(18,4): none if it is absent or null; none with the field's name among
 // faults if it does not fit.
-func money(v *fastjson.Value, field string, faults *[]string) *decimal.Decimal {
-	x := v.Get(field)
-	if x == nil || x.Type() == fastjson.TypeNull {
-		return nil
+func money(raw []byte, field string, faults *[]string) warehouse.Amount {
+	if len(raw) == 0 || raw[0] == 'n' {
+		return warehouse.Amount{}
 	}
-	text := event.Text(x)
-	if text == "" && x.Type() == fastjson.TypeString { // "": some senders' null
-		return nil
+	text := event.RawText(raw)
+	if text == "" && raw[0] == '"' { // "": some senders' null
+		return warehouse.Amount{}
 	}
-	d, err := commerce.ParseDecimal(text)
+	units, err := commerce.ParseUnits(text)
 	if err != nil {
 		*faults = append(*faults, field)
-		return nil
+		return warehouse.Amount{}
 	}
-	return &d
+	return warehouse.Amount{Units: units, Some: true}
+}
+
+// moneyIn is money of a member of a parsed object.
+func moneyIn(v *fastjson.Value, field string, faults *[]string) warehouse.Amount {
+	x := v.Get(field)
+	if x == nil {
+		return warehouse.Amount{}
+	}
+	return money(x.MarshalTo(nil), field, faults)
 }
 
 // currency is the code in upper case.
@@ -78,26 +85,48 @@ func deviceOf(userAgent string) string {
 	return ""
 }
 
-// campaignOfURL fills the campaign from the page's address, where context.campaign does not name it.
+// campaignOfURL fills the campaign from the page's address, where context.campaign does not name it. Of
+// equal names the first counts.
 func campaignOfURL(row *warehouse.Event) {
 	_, query, ok := strings.Cut(row.URL, "?")
 	if !ok || !strings.Contains(query, "utm_") {
 		return
 	}
 	query, _, _ = strings.Cut(query, "#")
-	q, err := url.ParseQuery(query)
-	if err != nil && len(q) == 0 {
-		return
-	}
-	for _, f := range []struct {
-		to   *string
-		name string
-	}{
-		{&row.UTMSource, "utm_source"}, {&row.UTMMedium, "utm_medium"}, {&row.UTMCampaign, "utm_campaign"},
-		{&row.UTMTerm, "utm_term"}, {&row.UTMContent, "utm_content"},
-	} {
-		if *f.to == "" {
-			*f.to = strings.ToValidUTF8(q.Get(f.name), "\uFFFD")
+	var seen [5]bool
+	for query != "" {
+		var pair string
+		if pair, query, _ = strings.Cut(query, "&"); strings.Contains(pair, ";") {
+			continue // as url.ParseQuery
+		}
+		name, value, _ := strings.Cut(pair, "=")
+		if name, ok = unescaped(name); !ok || !strings.HasPrefix(name, "utm_") {
+			continue
+		}
+		if value, ok = unescaped(value); !ok {
+			continue
+		}
+		for i, f := range [...]struct {
+			to   *string
+			name string
+		}{
+			{&row.UTMSource, "utm_source"}, {&row.UTMMedium, "utm_medium"}, {&row.UTMCampaign, "utm_campaign"},
+			{&row.UTMTerm, "utm_term"}, {&row.UTMContent, "utm_content"},
+		} {
+			if f.name == name && !seen[i] {
+				if seen[i] = true; *f.to == "" {
+					*f.to = strings.ToValidUTF8(value, "\uFFFD")
+				}
+			}
 		}
 	}
+}
+
+// unescaped is url.QueryUnescape; most names and values need nothing.
+func unescaped(s string) (string, bool) {
+	if strings.IndexByte(s, '%') < 0 && strings.IndexByte(s, '+') < 0 {
+		return s, true
+	}
+	out, err := url.QueryUnescape(s)
+	return out, err == nil
 }

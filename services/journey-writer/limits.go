@@ -12,6 +12,12 @@ const (
 	// batchBytes ends a batch, so that a partition that catches up on large events stays within memory:
 	// about 20,000 events of 800 bytes.
 	batchBytes = 16 << 20
+	// maxOpenBytes is what the open ranges of all partitions of a process may hold together; beyond it a range
+	// ends as soon as it has minOpenBytes. Rows take about as much memory as the records they are made of.
+	maxOpenBytes = 32 << 20
+	// minOpenBytes keeps the inserts large, about a thousand events, when there are many partitions to catch
+	// up on.
+	minOpenBytes = 1 << 20
 	// insertDeadline is how long after its announcement a range may be sent, by whomever; then what is
 	// stored of it is read back, and it is announced anew.
 	insertDeadline = time.Minute

@@ -81,13 +81,12 @@ func (m *metrics) partition(topicName string, partition int, now func() time.Tim
 	return p
 }
 
-// seen notes how far the log goes beyond what is acknowledged: what was fetched and not yet taken, and what
-// was not fetched.
+// seen notes how far the log goes beyond what is acknowledged.
 func (p *partitionMetrics) seen(r *reader) {
 	if r.high < 0 {
 		return
 	}
-	n := max(r.high-r.fetched, 0) + int64(len(r.recs))
+	n := r.behind()
 	p.behind.Store(n)
 	p.lag.Set(float64(n))
 	if n == 0 {
@@ -103,6 +102,6 @@ func (p *partitionMetrics) gone() {
 }
 
 func (p *partitionMetrics) batch(endedBy string) { p.m.batches.WithLabelValues(p.topic, endedBy).Inc() }
-func (p *partitionMetrics) doubles(n int)        { p.m.doubled.WithLabelValues(p.topic).Add(float64(n)) }
+func (p *partitionMetrics) double()              { p.m.doubled.WithLabelValues(p.topic).Inc() }
 func (p *partitionMetrics) insertFailed()        { p.m.failed.WithLabelValues(p.topic).Inc() }
 func (p *partitionMetrics) commit(result string) { p.m.commits.WithLabelValues(p.topic, result).Inc() }

@@ -28,7 +28,7 @@ type source interface {
 
 // rows turns records of one topic into rows of its tables and stores them. It is for one goroutine.
 type rows interface {
-	// add makes rows of a record. A record that cannot be read becomes a row that says so; the error is
+	// add makes rows of a record, which may be gone after the call. A record that cannot be read becomes a row that says so; the error is
 	// for records of a newer schema only, which this binary must not touch.
 	add(r *stream.Record) error
 	// count is how many rows were added since reset.
@@ -63,7 +63,10 @@ type owner struct {
 	log       *zap.Logger
 	metrics   *partitionMetrics
 
+	memory *openBytes
+
 	reader     *reader
+	seen       positions // as of the last record that was read; the announcement's are those of its beginning
 	lastInsert time.Time
 	lastCommit time.Time
 	committed  int64 // offset of the last commit of this owner; -1: none yet
@@ -78,16 +81,18 @@ func (o *owner) run(ctx context.Context, offset int64, metadata string) error {
 		return o.end(ctx, err)
 	}
 	o.committed = -1
-	o.reader = newReader(o.open(ann.Start), ann.Start, o.limits, o.now)
+	o.reader = newReader(o.open(ann.Start), ann.Start, o.limits, o.now, o.memory)
 	defer o.reader.close()
+	defer o.rows.reset()
 	if err := o.takeOver(ctx, &ann); err != nil {
 		return o.end(ctx, err)
 	}
+	if err := o.finish(ctx, &ann); err != nil {
+		return o.end(ctx, err)
+	}
 	for {
-		if err := o.insert(ctx, &ann); err != nil {
-			return o.end(ctx, err)
-		}
-		next, err := o.reader.next(ctx)
+		o.seen = ann.Positions.clone()
+		next, err := o.reader.next(ctx, o.read)
 		o.metrics.seen(o.reader)
 		if err != nil && ctx.Err() == nil {
 			return o.end(ctx, err)
@@ -106,6 +111,9 @@ func (o *owner) run(ctx context.Context, offset int64, metadata string) error {
 		}
 		if ctx.Err() != nil {
 			return nil
+		}
+		if err := o.insert(ctx, &ann); err != nil {
+			return o.end(ctx, err)
 		}
 	}
 }
@@ -228,9 +236,10 @@ func (o *owner) scan(ctx context.Context, from, to int64, see func(r *stream.Rec
 	return nil
 }
 
-// position is the record's source position; false: it has none that can be read, and is always new.
+// position is the record's source position; false: it has none that can be read, and is always new. Its
+// stage is the record's memory.
 func position(r *stream.Record) (topic.Position, bool) {
-	text, ok := topic.Get(r.Headers, topic.HeaderPosition)
+	text, ok := topic.View(r.Headers, topic.HeaderPosition)
 	if !ok {
 		return topic.Position{}, false
 	}
@@ -267,33 +276,41 @@ func (o *owner) takeOver(ctx context.Context, ann *announcement) error {
 	return nil
 }
 
-// insert stores the announced range, [ann.Start, ann.End), and moves ann's positions over it. After
-// limits.deadline from the announcement nothing is sent any more, so that a worker that slept cannot come
-// after the window of tokens.
+// finish reads and stores a range that another owner announced.
+func (o *owner) finish(ctx context.Context, ann *announcement) error {
+	if ann.End == ann.Start {
+		return nil
+	}
+	reading, cancel := grace(ctx, o.limits.grace)
+	defer cancel()
+	o.seen = ann.Positions.clone()
+	if err := o.reader.take(reading, ann.End, o.read); err != nil {
+		return err
+	}
+	return o.insert(ctx, ann)
+}
+
+// read makes rows of a record, unless it was published before.
+func (o *owner) read(r *stream.Record) error {
+	if p, ok := position(r); ok && !o.seen.above(p) {
+		o.metrics.double()
+		return nil
+	}
+	if err := o.rows.add(r); err != nil {
+		return fmt.Errorf("%w: offset %d of %s partition %d: %w", stream.ErrStop, r.Offset, o.topic, o.partition, err)
+	}
+	return nil
+}
+
+// insert stores the announced range, [ann.Start, ann.End), whose rows are made, and moves ann's positions over
+// it. After limits.deadline from the announcement nothing is sent any more, so that a worker that slept cannot
+// come after the window of tokens.
 func (o *owner) insert(ctx context.Context, ann *announcement) error {
 	if ann.End == ann.Start {
 		return nil
 	}
 	ctx, cancel := grace(ctx, o.limits.grace) // a batch in flight finishes under a deadline of its own
 	defer cancel()
-	recs, err := o.reader.take(ctx, ann.End)
-	if err != nil {
-		return err
-	}
-	ps := ann.Positions.clone()
-	defer o.rows.reset()
-	doubles := 0
-	for i := range recs {
-		r := &recs[i]
-		if p, ok := position(r); ok && !ps.above(p) {
-			doubles++
-			continue
-		}
-		if err := o.rows.add(r); err != nil {
-			return fmt.Errorf("%w: offset %d of %s partition %d: %w", stream.ErrStop, r.Offset, o.topic, o.partition, err)
-		}
-	}
-	o.metrics.doubles(doubles)
 	if o.rows.count() > 0 {
 		token := warehouse.Token{
 			Text:     fmt.Sprintf("%s:%d:%d-%d", o.topic, o.partition, ann.Start, ann.End),
@@ -304,7 +321,9 @@ func (o *owner) insert(ctx context.Context, ann *announcement) error {
 		}
 		o.lastInsert = o.now()
 	}
-	ann.Positions = ps
+	o.rows.reset()
+	o.reader.begin()
+	ann.Positions = o.seen
 	return nil
 }
 

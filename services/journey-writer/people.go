@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/shopspring/decimal"
 	"github.com/valyala/fastjson"
 
 	"github.com/weft-cdp/weft/pkg/commerce"
@@ -55,9 +54,7 @@ func readProfile(b adder[warehouse.Profile], r *stream.Record) error {
 	row.Document = r.Value
 	row.FirstSeen, row.LastSeen, row.AsOf = timeOf(v, "firstSeen"), timeOf(v, "lastSeen"), timeOf(v, "updatedAt")
 	row.Orders = v.GetUint64("orders")
-	if units := money(v, "units", &row.Faults); units != nil {
-		row.Units = *units
-	}
+	row.Units = moneyIn(v, "units", &row.Faults)
 	if t := v.Get("traits"); t != nil {
 		row.Traits = t.MarshalTo(nil)
 	}
@@ -65,14 +62,13 @@ func readProfile(b adder[warehouse.Profile], r *stream.Record) error {
 		row.Audiences = append(row.Audiences, event.Text(a))
 	}
 	if revenue := v.GetObject("revenue"); revenue != nil {
-		row.Revenue = make(map[string]decimal.Decimal, revenue.Len())
 		revenue.Visit(func(key []byte, amount *fastjson.Value) {
-			d, err := commerce.ParseDecimal(event.Text(amount))
+			units, err := commerce.ParseUnits(event.Text(amount))
 			if err != nil {
 				row.Faults = append(row.Faults, "revenue."+string(key))
 				return
 			}
-			row.Revenue[string(key)] = d
+			row.Revenue = append(row.Revenue, warehouse.Money{Currency: string(key), Amount: warehouse.Amount{Units: units, Some: true}})
 		})
 	}
 	b.Add(&row)
@@ -116,7 +112,7 @@ func readMessage(b adder[warehouse.Message], r *stream.Record) error {
 		DecidedAt: millis(v, "decidedAt"), Address: text(v, "to"), Content: r.Value,
 	}
 	if cart := v.Get("cart"); cart != nil {
-		row.CartValue = money(cart, "value", &row.Faults)
+		row.CartValue = moneyIn(cart, "value", &row.Faults)
 	}
 	if row.DecidedAt.IsZero() {
 		return &poison{reasonRecord, errors.New("decidedAt is wanted")}
@@ -139,8 +135,8 @@ func readReceipt(b adder[warehouse.Receipt], r *stream.Record) error {
 		ArmedAt: millis(v, "armedAt"), DueAt: millis(v, "dueAt"), SettledAt: millis(v, "settledAt"),
 	}
 	if cart := v.Get("cart"); cart != nil {
-		row.CartValue = money(cart, "value", &row.Faults)
-		row.CartItems = money(cart, "items", &row.Faults)
+		row.CartValue = moneyIn(cart, "value", &row.Faults)
+		row.CartItems = moneyIn(cart, "items", &row.Faults)
 	}
 	if row.Outcome == "" || row.SettledAt.IsZero() {
 		return &poison{reasonRecord, errors.New("outcome and settledAt are wanted")}

@@ -69,7 +69,7 @@ type tableRows struct {
 }
 
 func (t *tableRows) add(r *stream.Record) error {
-	meta, err := topic.ParseMeta(r.Headers)
+	meta, err := topic.ViewMeta(r.Headers)
 	switch {
 	case errors.Is(err, topic.ErrNewerSchema):
 		return err
@@ -141,16 +141,14 @@ func profileID(r *stream.Record) (uuid.UUID, error) {
 	return id, nil
 }
 
-// newRows makes the rows of a topic.
-func newRows(k kind, topicName string, partition int, to inserter, now func() time.Time, stored func(table), poisoned func()) *tableRows {
+// rowsOf makes the tables of a topic.
+func rowsOf(k kind) *tableRows {
 	rejected := warehouse.RejectedEvents().NewBlock()
-	t := &tableRows{
-		topic: topicName, partition: partition, to: to, now: now, stored: stored, poisoned: poisoned, rejected: rejected,
-	}
+	t := &tableRows{rejected: rejected}
 	switch k {
 	case kindEvents:
 		events, identities, redirects := warehouse.Events().NewBlock(), warehouse.Identities().NewBlock(), warehouse.Redirects().NewBlock()
-		f := eventRows{events: events, identities: identities, redirects: redirects}
+		f := &eventRows{events: events, identities: identities, redirects: redirects}
 		t.read, t.tables = f.read, []table{events, identities, redirects}
 	case kindRejected:
 		// Such headers may be why the record was rejected: the stage's reason and origin must not be lost over them.

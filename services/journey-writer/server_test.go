@@ -299,7 +299,7 @@ func TestLostOffsetsBetweenTwoTablesLoseNoRows(t *testing.T) {
 		*record(person, `{"type":`), *record(person, `{"type":"page"}`),
 	}
 	require.NoError(t, s.stream.Produce(t.Context(), name, 0, recs))
-	died := newRows(kindEvents, name, 0, &onlyFirst{inserter: s.warehouse}, time.Now, func(table) {}, func() {})
+	died := newRows(kindEvents, name, &onlyFirst{inserter: s.warehouse}, time.Now, func(table) {}, func() {})
 	for i := range recs {
 		recs[i].Topic, recs[i].Partition, recs[i].Offset = name, 0, int64(i)
 		require.NoError(t, died.add(&recs[i]))
@@ -367,7 +367,7 @@ func TestLateAnnouncementIsReadBack(t *testing.T) {
 		recs = append(recs, r)
 	}
 	rowsOf := func() *tableRows {
-		return newRows(kindEvents, "t", 0, s.warehouse, time.Now, func(table) {}, func() {})
+		return newRows(kindEvents, "t", s.warehouse, time.Now, func(table) {}, func() {})
 	}
 	before := rowsOf()
 	for i := range recs[:n/2] {
@@ -393,7 +393,7 @@ func TestLateAnnouncementIsReadBack(t *testing.T) {
 			}
 			return nil
 		}),
-		open: func(from int64) source { return recs[from:] }, rows: rowsOf(), limits: l,
+		open: func(from int64) source { return recs[from:] }, rows: rowsOf(), memory: &openBytes{}, limits: l,
 		now: time.Now, pause: sleep, log: zap.NewNop(), metrics: m.partition("t", 0, time.Now),
 	}
 	require.NoError(t, o.run(ctx, 0, metadata))

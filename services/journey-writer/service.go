@@ -62,6 +62,8 @@ type Service struct {
 	inputs  []input
 	limits  limits
 	metrics *metrics
+	memory  openBytes
+	pools   map[kind]*pool
 	reload  chan struct{} // redirects were stored: today's persons have changed
 
 	mu       sync.Mutex
@@ -84,7 +86,10 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	set := topic.Set{Prefix: cfg.Topics.Prefix, Partitions: cfg.Topics.Partitions}
 	s := &Service{
 		deps: deps, topics: set, inlets: cfg.Collector.Inlets, inputs: inputs(cfg, set),
-		reload: make(chan struct{}, 1), owned: map[*partitionMetrics]bool{}, given: map[string]int{},
+		reload: make(chan struct{}, 1), owned: map[*partitionMetrics]bool{}, given: map[string]int{}, pools: map[kind]*pool{},
+	}
+	for _, in := range s.inputs {
+		s.pools[in.kind] = newPool(in.kind)
 	}
 	var err error
 	if s.limits, err = newLimits(cfg.Writer, set.Partitions); err != nil {
@@ -211,11 +216,14 @@ func (s *Service) own(ctx context.Context, in input, cl *stream.Claim) error {
 		pm.gone()
 	}()
 	poisoned := func() { s.metrics.poisoned.WithLabelValues(cl.Topic).Inc() }
-	rows := newRows(in.kind, cl.Topic, cl.Partition, timed{s.deps.Warehouse, s.metrics}, s.deps.Now, s.stored, poisoned)
+	rows := &sharedRows{
+		pool: s.pools[in.kind], topic: cl.Topic, partition: cl.Partition, to: timed{s.deps.Warehouse, s.metrics},
+		now: s.deps.Now, stored: s.stored, poisoned: poisoned,
+	}
 	o := &owner{
 		topic: cl.Topic, partition: cl.Partition, claim: cl, limits: s.limits, now: s.deps.Now, pause: sleep,
-		log: log, metrics: pm,
-		bounds: &logBounds{s.deps.Stream, s.deps.Warehouse, rows},
+		log: log, metrics: pm, memory: &s.memory,
+		bounds: &logBounds{s.deps.Stream, s.deps.Warehouse, cl.Topic, cl.Partition, in.kind.tables()},
 		rows:   rows,
 		open: func(from int64) source {
 			return s.deps.Stream.NewFetcher(cl.Topic, cl.Partition, from, stream.FetchOptions{})
@@ -317,26 +325,24 @@ type logBounds struct {
 		StartOffsets(ctx context.Context, topicName string) ([]int64, error)
 	}
 	warehouse Warehouse
-	rows      *tableRows
+	topic     string
+	partition int
+	tables    []string
 }
 
 func (b *logBounds) start(ctx context.Context) (int64, error) {
-	offsets, err := b.stream.StartOffsets(ctx, b.rows.topic)
+	offsets, err := b.stream.StartOffsets(ctx, b.topic)
 	if err != nil {
 		return 0, err
 	}
-	if b.rows.partition >= len(offsets) {
-		return 0, fmt.Errorf("topic %s has %d partitions, not %d", b.rows.topic, len(offsets), b.rows.partition+1)
+	if b.partition >= len(offsets) {
+		return 0, fmt.Errorf("topic %s has %d partitions, not %d", b.topic, len(offsets), b.partition+1)
 	}
-	return offsets[b.rows.partition], nil
+	return offsets[b.partition], nil
 }
 
 func (b *logBounds) stored(ctx context.Context) (int64, bool, error) {
-	names := make([]string, len(b.rows.tables))
-	for i, t := range b.rows.tables {
-		names[i] = t.Table()
-	}
-	return b.warehouse.HighestOffset(ctx, b.rows.topic, b.rows.partition, names...)
+	return b.warehouse.HighestOffset(ctx, b.topic, b.partition, b.tables...)
 }
 
 // sleep waits; false: ctx ended.

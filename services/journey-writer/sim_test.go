@@ -49,6 +49,7 @@ type world struct {
 
 	server *memory.Server // its clock is now
 	window int
+	pool   *pool
 	late   []func()
 	owners []*actor
 	calm   bool // no more faults
@@ -219,9 +220,9 @@ func (w *world) join() {
 	require.NoError(w.t, err)
 	clock := func() time.Time { return w.now }
 	clickHouse := w.server.Client(a.fault)
-	rows := newRows(kindEvents, "t", 0, clickHouse, a.checked, func(table) {}, func() {})
+	rows := &sharedRows{pool: w.pool, topic: "t", to: clickHouse, now: a.checked, stored: func(table) {}, poisoned: func() {}}
 	o := &owner{
-		topic: "t", partition: 0, claim: a, bounds: &logBounds{wholeLog{}, w.server.Client(nil), rows}, rows: rows, limits: w.limits, now: clock,
+		topic: "t", partition: 0, claim: a, bounds: &logBounds{wholeLog{}, w.server.Client(nil), "t", 0, kindEvents.tables()}, rows: rows, memory: &openBytes{}, limits: w.limits, now: clock,
 		open:    func(from int64) source { return &simSource{a, from} },
 		log:     zap.NewNop(),
 		metrics: m.partition("t", 0, clock),
@@ -352,7 +353,7 @@ func (w *world) check() {
 
 func simulate(t *rapid.T) {
 	l := limits{rows: 4, bytes: 400, flush: 3 * time.Second, insert: 10 * time.Second, deadline: 20 * time.Second, grace: time.Hour}
-	w := &world{t: t, now: time.Unix(1e9, 0), offset: -1, limits: l}
+	w := &world{t: t, now: time.Unix(1e9, 0), offset: -1, limits: l, pool: newPool(kindEvents)}
 	// A block for each month, and what pauses and waits of one step add.
 	w.window = 2*int((l.deadline+l.insert)/time.Second) + 15
 	w.server = memory.NewServer(memory.Options{Window: w.window, Now: func() time.Time { return w.now }})

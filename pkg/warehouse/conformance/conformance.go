@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shopspring/decimal"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 
@@ -258,12 +257,12 @@ func highest(t *testing.T, s Subject) {
 
 func values(t *testing.T, s Subject) {
 	s.migrate(t)
-	price := decimal.RequireFromString("-12.3401")
+	price := warehouse.Amount{Units: -123401, Some: true}
 	odd := "it's \\ \"\n\t\x00 ż"
 	b := warehouse.Events().NewBlock()
 	b.Add(&warehouse.Event{
 		Origin: warehouse.Origin{Topic: "t", Partition: 3, Offset: 0}, Name: odd, Time: start, SentAt: start, ReceivedAt: start,
-		Trusted: true, Price: &price, Properties: []byte(odd),
+		Trusted: true, Price: price, Properties: []byte(odd),
 	})
 	b.Add(&warehouse.Event{Origin: warehouse.Origin{Topic: "t", Partition: 3, Offset: 1}, Time: start, ReceivedAt: start})
 	s.insert(t, b, "a")

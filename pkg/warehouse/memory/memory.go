@@ -136,8 +136,7 @@ type block struct {
 // blocksOf cuts rows as the tables are partitioned: by month of receipt, those without one not at all.
 func blocksOf(rows warehouse.Rows) ([]block, error) {
 	var out []block
-	for i := range rows.Rows() {
-		values := rows.Row(i)
+	for i, values := range rows.Values() {
 		r := Row{Values: values, Origin: warehouse.Origin{Topic: values["topic"]}}
 		partition, err := strconv.ParseUint(values["partition"], 10, 32)
 		if err != nil {
