@@ -28,6 +28,7 @@ func conformance(t *testing.T, brokers []string) {
 	t.Run("empty fetch waits", func(t *testing.T) { testEmptyFetch(t, brokers) })
 	t.Run("batcher", func(t *testing.T) { testBatcher(t, brokers) })
 	t.Run("group", func(t *testing.T) { groupConformance(t, brokers) })
+	t.Run("handover", func(t *testing.T) { handoverConformance(t, brokers) })
 }
 
 func testTopics(t *testing.T, brokers []string) {

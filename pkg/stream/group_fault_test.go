@@ -1,6 +1,9 @@
 package stream
 
 import (
+	"context"
+	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,8 +14,8 @@ import (
 )
 
 func TestCommitErrors(t *testing.T) {
-	cluster := fake(t)
-	c, ctx := client(t, cluster.ListenAddrs()), testContext(t)
+	cluster := quick(t)
+	c, ctx := brisk(t, cluster.ListenAddrs(), ""), testContext(t)
 	n, group := newTopic(t, c, "commit", 1), name("group")
 	w := join(t, c, group, n)
 	require.Eventually(t, w.holds(1), patience, 10*time.Millisecond)
@@ -91,4 +94,201 @@ func TestGroupExpelled(t *testing.T) {
 		return w.holds(2)() && cl != nil && cl.Member() != old
 	}, patience, 10*time.Millisecond)
 	w.leave(t)
+}
+
+// gate is a network that can freeze: what is written while it is frozen arrives when it thaws.
+type gate struct {
+	mu   sync.Mutex
+	thaw chan struct{} // nil: open
+}
+
+func (g *gate) freeze() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.thaw = make(chan struct{})
+}
+
+func (g *gate) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	close(g.thaw)
+	g.thaw = nil
+}
+
+func (g *gate) pass() {
+	g.mu.Lock()
+	thaw := g.thaw
+	g.mu.Unlock()
+	if thaw != nil {
+		<-thaw
+	}
+}
+
+func (g *gate) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	g.pass()
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	return gatedConn{conn, g}, err
+}
+
+type gatedConn struct {
+	net.Conn
+	g *gate
+}
+
+func (c gatedConn) Write(b []byte) (int, error) {
+	c.g.pass()
+	return c.Conn.Write(b)
+}
+
+// quick is a cluster, and what its clients need, where sessions last a second.
+func quick(t *testing.T, opts ...kfake.Opt) *kfake.Cluster {
+	t.Helper()
+	return fake(t, append([]kfake.Opt{kfake.BrokerConfigs(map[string]string{
+		"group.initial.rebalance.delay.ms": "0", "group.min.session.timeout.ms": "100",
+	})}, opts...)...)
+}
+
+const quickSession = time.Second
+
+func brisk(t *testing.T, brokers []string, instance string, opts ...Option) *Client {
+	t.Helper()
+	c := named(t, brokers, instance, opts...)
+	c.cfg.SessionTimeout, c.cfg.RebalanceTime = quickSession, quickSession
+	return c
+}
+
+// A member that is frozen for longer than its session loses its partitions to others; when it goes on, its
+// commits are refused, its owners end, and it is a member again by itself.
+func TestGroupZombie(t *testing.T) {
+	for _, instance := range []string{"", "pod-0"} {
+		t.Run("instance "+instance, func(t *testing.T) {
+			cluster, g := quick(t), &gate{}
+			frozen := brisk(t, cluster.ListenAddrs(), instance, WithDial(g.dial))
+			n, group := newTopic(t, frozen, "zombie", 4), name("group")
+			z := join(t, frozen, group, n)
+			spread(t, 4, z)
+			w := join(t, brisk(t, cluster.ListenAddrs(), ""), group, n)
+			spread(t, 4, z, w)
+			stale, kept := z.claims(), w.claims()
+			g.freeze()
+			late := make(chan error, len(stale))
+			for _, cl := range stale {
+				go func() { late <- cl.Commit(testContext(t), 3, "of a zombie") }()
+			}
+			require.Eventually(t, w.holds(4), patience, 5*time.Millisecond)
+			require.Equal(t, 2, untouched(t, kept, w))
+			for _, cl := range w.claims() {
+				require.NoError(t, cl.Commit(testContext(t), 7, "of the living"))
+			}
+			g.open()
+			for range stale {
+				require.Error(t, <-late)
+			}
+			spread(t, 4, z, w)
+			for p, cl := range z.claims() {
+				require.NotContains(t, stale, cl)
+				require.Equal(t, Committed{7, "of the living"}, Committed{cl.Offset, cl.Metadata}, p)
+				require.NoError(t, cl.Commit(testContext(t), 8, ""))
+			}
+			for _, cl := range stale {
+				require.ErrorIs(t, cl.Commit(testContext(t), 3, "of a zombie"), ErrFenced)
+			}
+			z.leave(t)
+			w.leave(t)
+		})
+	}
+}
+
+// While the coordinator is away for less than a session nothing happens to the owners; when it is longer,
+// their contexts end, and they begin anew when it is back.
+func TestGroupCoordinatorAway(t *testing.T) {
+	cluster := quick(t)
+	c := brisk(t, cluster.ListenAddrs(), "")
+	n, group := newTopic(t, c, "away", 2), name("group")
+	w := join(t, c, group, n)
+	spread(t, 2, w)
+	before := w.claims()
+	h := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Group: group, Err: kerr.NotCoordinator, Count: 4})
+	require.NoError(t, h.Wait(testContext(t), 4))
+	require.Equal(t, 2, untouched(t, before, w))
+
+	away := cluster.Fault(
+		kfake.Fault{Keys: []kmsg.Key{kmsg.FindCoordinator}, Group: group, Err: kerr.CoordinatorNotAvailable, Count: -1},
+		kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Group: group, Err: kerr.NotCoordinator, Count: -1},
+	)
+	require.Eventually(t, w.holds(0), patience, 5*time.Millisecond)
+	away.Remove()
+	spread(t, 2, w)
+	for p, cl := range before {
+		require.ErrorIs(t, cl.Commit(testContext(t), 1, ""), ErrFenced)
+		require.NoError(t, w.claims()[p].Commit(testContext(t), 1, ""))
+	}
+	w.leave(t)
+}
+
+// The coordinator moves from broker to broker under two members; at most the members join again.
+func TestGroupCoordinatorMoves(t *testing.T) {
+	cluster := quick(t, kfake.NumBrokers(3))
+	c := brisk(t, cluster.ListenAddrs(), "")
+	n, group := newTopic(t, c, "moves", 4), name("group")
+	a, b := join(t, c, group, n), join(t, brisk(t, cluster.ListenAddrs(), ""), group, n)
+	spread(t, 4, a, b)
+	for range 3 {
+		from := cluster.CoordinatorFor(group)
+		for cluster.CoordinatorFor(group) == from {
+			cluster.RehashCoordinators()
+		}
+		require.Eventually(t, func() bool {
+			ok := 0
+			for _, w := range []*crew{a, b} {
+				for _, cl := range w.claims() {
+					if cl.Commit(testContext(t), 1, "") == nil {
+						ok++
+					}
+				}
+			}
+			return ok == 4
+		}, patience, 5*time.Millisecond)
+	}
+	a.leave(t)
+	b.leave(t)
+}
+
+// Answers that are lost, in any phase of joining, only delay; what is refused for good ends it.
+func TestGroupAnswersLost(t *testing.T) {
+	cluster := quick(t)
+	c := brisk(t, cluster.ListenAddrs(), "")
+	n, group := newTopic(t, c, "lost", 2), name("group")
+	for _, key := range []kmsg.Key{kmsg.JoinGroup, kmsg.SyncGroup, kmsg.OffsetFetch} {
+		for _, e := range []*kerr.Error{kerr.CoordinatorLoadInProgress, kerr.NotCoordinator, kerr.RebalanceInProgress} {
+			if key == kmsg.OffsetFetch && e == kerr.RebalanceInProgress {
+				continue
+			}
+			cluster.Fault(kfake.Fault{Keys: []kmsg.Key{key}, Group: group, Err: e, Count: 2})
+			w := join(t, c, group, n)
+			spread(t, 2, w)
+			w.leave(t)
+		}
+	}
+	for _, e := range []*kerr.Error{kerr.UnknownMemberID, kerr.IllegalGeneration} {
+		cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.SyncGroup}, Group: group, Err: e})
+		w := join(t, c, group, n)
+		spread(t, 2, w)
+		before := w.claims()
+		cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Group: group, Err: e})
+		require.Eventually(t, func() bool {
+			now := w.claims()
+			return len(now) == 2 && (now[0].Member() != before[0].Member() || e == kerr.IllegalGeneration)
+		}, patience, 5*time.Millisecond)
+		w.leave(t)
+	}
+	w := join(t, c, group, n)
+	spread(t, 2, w)
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Group: group, Err: kerr.GroupAuthorizationFailed, Count: -1})
+	require.ErrorIs(t, <-w.ended, ErrPermanent)
+
+	other := name("group")
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.JoinGroup}, Group: other, Err: kerr.InconsistentGroupProtocol, Count: -1})
+	w = join(t, c, other, n)
+	require.ErrorIs(t, <-w.ended, ErrPermanent)
 }

@@ -15,3 +15,12 @@ func TestConformanceKafka(t *testing.T) {
 	require.NotEmpty(t, addr, "WEFT_TEST_KAFKA must hold host:port of an Apache Kafka")
 	conformance(t, []string{addr})
 }
+
+// TestStaticRestartKafka: a planned restart of a static member is no rebalance. kfake makes one (see restartStatic),
+// so this is for Apache Kafka alone.
+func TestStaticRestartKafka(t *testing.T) {
+	addr := os.Getenv("WEFT_TEST_KAFKA")
+	require.NotEmpty(t, addr, "WEFT_TEST_KAFKA must hold host:port of an Apache Kafka")
+	before, after := restartStatic(t, []string{addr})
+	require.Equal(t, before, after, "generation")
+}

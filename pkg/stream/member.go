@@ -156,12 +156,13 @@ func (m *member) finish() {
 
 // depart leaves the group, so that others have the partitions at once. A static member whose process ends as
 // planned does not: it keeps its partitions for its successor. One that is to be a new member does not
-// either: the coordinator replaces it when it joins anew, and refuses the replaced one's commits.
+// either: the coordinator replaces it when it joins anew, and refuses the replaced one's commits. Nor does one
+// whose instance id is another's now.
 func (m *member) depart() {
 	m.mu.Lock()
 	who, why := m.me, context.Cause(m.ctx)
 	m.mu.Unlock()
-	stays := who.instance != "" && !errors.Is(why, ErrStop) && !errors.Is(why, errCannotJoin)
+	stays := who.instance != "" && (!errors.Is(why, ErrStop) && !errors.Is(why, errCannotJoin) || errors.Is(why, errInstance))
 	if who.member == "" || stays {
 		return
 	}
