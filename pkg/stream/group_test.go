@@ -17,7 +17,6 @@ import (
 type crew struct {
 	mu     sync.Mutex
 	held   map[int]*Claim
-	calls  int
 	cancel context.CancelFunc
 	ended  chan error
 }
@@ -25,7 +24,6 @@ type crew struct {
 func (w *crew) own(ctx context.Context, cl *Claim) error {
 	w.mu.Lock()
 	w.held[cl.Partition] = cl
-	w.calls++
 	w.mu.Unlock()
 	<-ctx.Done()
 	w.mu.Lock()
