@@ -151,7 +151,8 @@ func registered(t *testing.T) names {
 	cfg.Identity.KeyFile, cfg.Collector.UnsubscribeSecret = filepath.Join(dir, "identity.key"), filepath.Join(dir, "unsubscribe.key")
 	cfg.Activator.Journeys = filepath.Join(root, "schemas/journeys")
 	log := zap.NewNop()
-	kafka, err := stream.New(cfg.Kafka, log)
+	n := names{"weft_build_info": true}
+	kafka, err := stream.New(cfg.Kafka, log, stream.WithMetrics(n))
 	require.NoError(t, err)
 	t.Cleanup(kafka.Close)
 	redis, err := store.New(cfg.Redis, log)
@@ -161,7 +162,6 @@ func registered(t *testing.T) names {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, clickhouse.Close()) })
 
-	n := names{"weft_build_info": true}
 	_, err = collector.New(cfg, collector.Deps{Stream: kafka, Log: log, Metrics: n})
 	require.NoError(t, err)
 	_, err = stitcher.New(cfg, stitcher.Deps{Stream: kafka, Store: redis, Log: log, Metrics: n})

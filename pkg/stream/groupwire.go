@@ -17,7 +17,7 @@ const (
 	protocolType = "consumer"
 	// stickyProtocol is this package's own: members keep what they have through a rebalance (KIP-429), and the
 	// leader assigns by assign. The name is our own because so is what assignments carry with them.
-	stickyProtocol = "weft-sticky"
+	stickyProtocol = "cooperative-weft"
 	// eagerProtocol is what members from before stickyProtocol speak: all give up everything at each rebalance.
 	// It is offered too, so that a group can be upgraded member by member; it is taken while one of those
 	// is in the group.

@@ -9,12 +9,32 @@
 //     Repeats are possible: a request whose answer was lost is sent again. Readers drop them by position.
 //   - A Fetcher delivers every committed record once and in order, checks each batch's CRC-32C, leaves out
 //     aborted transactions and control records, and never skips: an offset that is gone is an error.
-//   - A Claim's commit carries generation and member: a stale owner's commit is refused (ErrFenced).
+//   - A Claim's commit carries generation and member: a stale owner's commit is refused (ErrFenced). A claim
+//     survives the group's changes as long as its partition stays.
 //
-// kafka-go is used for what it does well: connections, TLS, SASL, discovery of brokers and the membership
-// of groups. Records are written and read as raw batches through its transport, because its own readers
-// return aborted transactions as if committed (segmentio/kafka-go#1332), and commits carry metadata, which
-// its Generation cannot (architecture section 8).
+// # Groups
+//
+// A group shares the partitions of its topics out among the processes that are its members, by Kafka's group
+// protocol with cooperative hand-over (KIP-429) and static members (KIP-345):
+//
+//   - A member joins with what it owns. When all have joined, the coordinator counts the generation up, and the
+//     leader assigns (assign.go): everybody keeps what it has, but for the least that must move so that the numbers
+//     differ by one at most. What moves is owed: nobody's, until its owner has returned and its member has joined
+//     again without it. So untouched partitions never stop, and one that moves in order never has two owners.
+//   - The coordinator refuses commits of other generations and other members, but it does not know whose a partition
+//     is. That a claim which ended is silent, its member sees to (Claim.fence). Every way to a new owner leads over
+//     a new generation or a new member id, so whatever was sent before and arrives late is refused.
+//   - A claim survives a generation only if its member took part in every one since: else somebody may have had the
+//     partition in between (member.admitted). It ends too when the coordinator has been silent for a session.
+//   - A member that dies is noticed after the session time-out; its partitions are owed by nobody, and assigned at
+//     once. A static member that restarts is given its predecessor's assignment, without a rebalance; if some of
+//     it was owed, the assignment says so, and the member joins once more to hand it on.
+//   - Members from before this protocol offer only "range" and give up everything at each rebalance. Ours offer both;
+//     while one of the old is in the group, it speaks theirs.
+//
+// kafka-go is used for what it does well: connections, TLS, SASL and discovery of brokers. Its groups
+// stop every partition at each change and know no static members. Records are written and read as raw batches through its transport, because its own readers
+// return aborted transactions as if committed (segmentio/kafka-go#1332).
 //
 // It must not know what a record means: it knows bytes, keys and headers, no event.
 package stream

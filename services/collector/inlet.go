@@ -119,7 +119,7 @@ func (in *inlet) forget(partition int) {
 	in.metrics.lag.DeleteLabelValues(in.topic, strconv.Itoa(partition))
 }
 
-// own is the owner of one partition in one generation.
+// own is the owner of one partition until it is revoked.
 func (in *inlet) own(ctx context.Context, cl *stream.Claim) error {
 	in.note(cl.Partition, true)
 	defer in.forget(cl.Partition)

@@ -14,7 +14,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/warehouse"
 )
 
-// claim is a partition in one generation of the group: *stream.Claim.
+// claim is a partition that the group has given to this process: *stream.Claim.
 type claim interface {
 	// Commit: nil is done, stream.ErrFenced is refused, anything else is unknown.
 	Commit(ctx context.Context, offset int64, metadata string) error
@@ -49,7 +49,7 @@ type bounds interface {
 	stored(ctx context.Context) (int64, bool, error)
 }
 
-// owner writes one partition during one generation.
+// owner writes one partition from when the group gives it to this process until it is revoked.
 type owner struct {
 	topic     string
 	partition int
@@ -118,7 +118,7 @@ func (o *owner) run(ctx context.Context, offset int64, metadata string) error {
 	}
 }
 
-// end is how an error leaves run: what came of the end of the generation is no error.
+// end is how an error leaves run: what came of the partition being revoked is no error.
 func (o *owner) end(ctx context.Context, err error) error {
 	if ctx.Err() != nil && !errors.Is(err, stream.ErrStop) {
 		return nil

@@ -202,7 +202,7 @@ func (s *Service) checkInlets(ctx context.Context) error {
 	return nil
 }
 
-// own writes one partition for one generation.
+// own writes one partition until it is revoked.
 func (s *Service) own(ctx context.Context, in input, cl *stream.Claim) error {
 	log := s.deps.Log.With(zap.String("topic", cl.Topic), zap.Int("partition", cl.Partition))
 	pm := s.metrics.partition(cl.Topic, cl.Partition, s.deps.Now)
