@@ -103,6 +103,19 @@ bench: bin/testservers ## The benchmarks of the hot paths, on real servers (ARGS
 bench-pipeline: bin/testservers ## What an event costs in the whole pipeline, process by process, and how long it takes
 	bin/testservers run -- go test -tags integration -count=1 -timeout $(TIMEOUT) -v -run '^TestPipeline$$' $(E2E) -pipeline.events 300000 -pipeline.for 60s $(ARGS)
 
+# What chaos runs for, and with: make chaos MINUTES=5 SEED=7 CLUSTER=1 LEDGER=dir STRIKES=50.
+MINUTES ?= 3
+SEED ?= 0
+STRIKES ?= 0
+CLUSTER ?=
+LEDGER ?= .cache/chaos
+
+.PHONY: chaos
+chaos: build clickhouse redis ## Kill, freeze, fill, cut: separate processes on three brokers; then count and compare (MINUTES= SEED= CLUSTER=1 LEDGER=dir)
+	@scripts/fetch-kafka
+	@go build -o bin/chaos ./scripts/chaos
+	bin/chaos --ledger $(LEDGER) --minutes $(MINUTES) --seed $(SEED) --strikes $(STRIKES) $(if $(CLUSTER),--cluster) $(ARGS)
+
 .PHONY: generate
 generate: ## Write weft.example.yaml anew from the code
 	go test ./pkg/config -run Example -update

@@ -1,0 +1,197 @@
+package oracle
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weft-cdp/weft/scripts/chaos/ledger"
+	"github.com/weft-cdp/weft/scripts/chaos/load"
+	"github.com/weft-cdp/weft/services/weft/demo"
+)
+
+// clockMargin is how far the clocks of the collectors and the activators may be apart, because they are stepped by up
+// to half of it: an order that is known that little before a reminder is due may come too late for it.
+const clockMargin = 5 * time.Second
+
+// cart is what the ledger knows of one.
+type cart struct {
+	demo.Cart
+	visitor *demo.Visitor
+	begun   time.Time // its first line, by its visitor
+	bought  time.Time // when the order, and all that links it to the cart, was acknowledged; zero: never
+	late    bool      // something was acknowledged only after the reminder was due by what was known until then
+	touched bool      // something of it was acknowledged
+}
+
+// due is when its reminder may be decided at the earliest.
+func (c *cart) due(delay time.Duration) time.Time { return c.begun.Add(delay) }
+
+// cartsOf are a visitor's.
+func cartsOf(v *demo.Visitor, b *ledger.Book) []cart {
+	out := make([]cart, 0, len(v.Carts))
+	for _, dc := range v.Carts {
+		c := cart{Cart: dc, visitor: v}
+		var last, known time.Time
+		complete := true
+		for p := range v.Parts {
+			for n := range v.Parts[p].Actions {
+				a := &v.Parts[p].Actions[n]
+				id := load.ID(v.N, p, n)
+				done, acked := b.Done[id], b.Acked[id]
+				if acked.IsZero() {
+					complete = false
+					continue
+				}
+				if acked.After(known) {
+					known = acked
+				}
+				if c.touched && c.bought.IsZero() && !acked.Before(last.Add(b.Plan.Delay-clockMargin)) {
+					c.late = true
+				}
+				if a.Cart == c.ID && !c.touched {
+					c.touched, c.begun = true, done
+				}
+				if a.Activity && done.After(last) {
+					last = done
+				}
+				if c.touched && a.Order != "" && c.bought.IsZero() && complete {
+					c.bought = known
+				}
+			}
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// carts holds receipts and mails against the stories: P6 and P7.
+func (j *judge) carts() {
+	receipts := map[string][]receipt{}
+	rows := map[string]int{}
+	byMessage := map[string]receipt{}
+	for _, r := range j.facts.Receipts {
+		receipts[r.Cart] = append(receipts[r.Cart], r)
+		rows[r.Receipt]++
+		if r.Message != "" {
+			byMessage[r.Message] = r
+		}
+		j.Ends[r.Outcome+"/"+r.Reason]++
+	}
+	for id, n := range rows {
+		if n > 1 {
+			j.Violate("P7", "receipt %s stands in %d rows", id, n)
+		}
+	}
+	mails := map[string]int{}
+	for _, m := range j.book.Mails {
+		mails[m.Message]++
+		j.Mails++
+	}
+	for m, n := range mails {
+		r, ok := byMessage[m]
+		switch {
+		case !ok:
+			j.Violate("P7", "mail %s has no receipt", m)
+		case n > 1:
+			j.Violate("P7", "mail %s about cart %s came %d times", m, r.Cart, n)
+		case r.Outcome != "delivered" && r.Outcome != "unknown":
+			j.Violate("P7", "mail %s about cart %s came, and its receipt says %s/%s", m, r.Cart, r.Outcome, r.Reason)
+		}
+	}
+	known := map[string]bool{}
+	for i := range j.visitors {
+		for _, c := range cartsOf(&j.visitors[i], j.book) {
+			known[c.ID] = true
+			if c.touched {
+				j.Carts++
+				j.cart(&c, receipts[c.ID], mails)
+			}
+		}
+	}
+	for id := range receipts {
+		if !known[id] {
+			j.Violate("P7", "cart %s has a receipt, and nobody has filled it", id)
+		}
+	}
+}
+
+// cart judges one.
+func (j *judge) cart(c *cart, got []receipt, mails map[string]int) {
+	j.looked("P7")
+	sent, others := 0, 0
+	for _, r := range got {
+		sent += mails[r.Message]
+		if r.Outcome == "delivered" && mails[r.Message] == 0 {
+			j.Violate("P7", "cart %s: receipt %s says delivered, and no mail %s came", c.ID, r.Receipt, r.Message)
+		}
+		j.early(c, r, mails[r.Message])
+		if !fits(c, r) {
+			others++
+		}
+	}
+	if sent > 1 {
+		j.Violate("P7", "cart %s: %d mails came", c.ID, sent)
+	}
+	wanted := len(got) - others
+	switch {
+	case c.late: // two people may have had it, one after the other
+		j.Late++
+		if len(got) == 0 && !c.Overtaken && c.bought.IsZero() {
+			j.Violate("P7", "cart %s (%s; its news came late) has no receipt", c.ID, c.visitor.Story)
+		}
+	case len(got) == 0 && c.Overtaken:
+	case wanted == 1 && others == 0:
+	case wanted == 1 && c.MayMerge && merged(got) == others:
+	default:
+		j.Violate("P7", "cart %s (%s) must end once as %s/%s, found %s", c.ID, c.visitor.Story, c.Want.Outcome, c.Want.Reason, endings(got))
+	}
+}
+
+// early finds a message about a cart whose purchase was known before the message could be decided.
+func (j *judge) early(c *cart, r receipt, sent int) {
+	if c.bought.IsZero() {
+		return
+	}
+	inTime := c.bought.Before(c.due(j.book.Plan.Delay).Add(-clockMargin)) || c.bought.Before(r.Due.Add(-clockMargin))
+	if !inTime {
+		return
+	}
+	j.looked("P6")
+	j.Later++
+	if sent > 0 || r.Outcome == "delivered" {
+		j.Violate("P6", "cart %s (%s): bought and known %s, due %s, and a mail was sent (%s/%s)", c.ID, c.visitor.Story,
+			c.bought.UTC().Format(time.RFC3339Nano), r.Due.UTC().Format(time.RFC3339Nano), r.Outcome, r.Reason)
+	}
+}
+
+// fits says whether a receipt is the one that the story has. Where a message was under way when its sender was struck
+// nobody can know its fate: then the receipt must say so.
+func fits(c *cart, r receipt) bool {
+	if c.Want == demo.Sent {
+		return r.Outcome == "delivered" || r.Outcome == "unknown"
+	}
+	return r.Outcome == c.Want.Outcome && r.Reason == c.Want.Reason
+}
+
+func merged(got []receipt) int {
+	n := 0
+	for _, r := range got {
+		if r.Reason == demo.Merged.Reason {
+			n++
+		}
+	}
+	return n
+}
+
+func endings(got []receipt) string {
+	if len(got) == 0 {
+		return "no receipt"
+	}
+	list := make([]string, len(got))
+	for i, r := range got {
+		list[i] = r.Outcome + "/" + r.Reason
+	}
+	slices.Sort(list)
+	return strings.Join(list, " and ")
+}

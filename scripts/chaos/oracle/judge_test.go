@@ -1,0 +1,218 @@
+package oracle
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weft-cdp/weft/pkg/warehouse"
+	"github.com/weft-cdp/weft/scripts/chaos/ledger"
+	"github.com/weft-cdp/weft/scripts/chaos/load"
+	"github.com/weft-cdp/weft/services/weft/demo"
+)
+
+const delay = 20 * time.Second
+
+// world is a shop in which everything went well.
+type world struct {
+	visitors []demo.Visitor
+	book     ledger.Book
+	facts    Facts
+}
+
+// newWorld plays a generated shop, every action acknowledged a moment after it was done, into facts that are right.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	plan := demo.Plan{Seed: 3, Visitors: 60, Run: "r", Delay: delay, Over: time.Minute}
+	opened := time.UnixMilli(1_700_000_000_000)
+	w := &world{
+		visitors: demo.Generate(plan),
+		book:     ledger.Book{Plan: &ledger.Plan{Delay: delay}, Opened: opened, Done: map[string]time.Time{}, Acked: map[string]time.Time{}},
+		facts:    Facts{Profiles: map[string]profile{}},
+	}
+	for i := range w.visitors {
+		w.play(&w.visitors[i], opened)
+	}
+	require.True(t, w.judge().OK(), "%v", w.judge().violations)
+	return w
+}
+
+// play makes what Weft must have of one visitor. Those who are several people, because no link joins their devices, do
+// not occur in the shop.
+func (w *world) play(v *demo.Visitor, opened time.Time) {
+	person := fmt.Sprintf("person-%d", v.N)
+	var p profile
+	p.Revenue = map[string]string{}
+	orders := map[string]int64{}
+	var last time.Time
+	for part := range v.Parts {
+		for n := range v.Parts[part].Actions {
+			a := &v.Parts[part].Actions[n]
+			id := load.ID(v.N, part, n)
+			at := opened.Add(v.Start + a.At)
+			w.book.Done[id], w.book.Acked[id] = at, at.Add(10*time.Millisecond)
+			if a.Activity {
+				last = at
+			}
+			message := a.ID
+			if a.Channel == demo.Till {
+				message = fmt.Sprintf("till:0:%d", len(w.facts.Sales))
+				w.facts.Sales = append(w.facts.Sales, sale{action: id, id: message})
+			}
+			if a.Broken {
+				w.facts.Rejected = append(w.facts.Rejected, rejection{Message: a.ID, Origin: message, Reason: "invalid"})
+				continue
+			}
+			w.facts.Rows = append(w.facts.Rows, row{Message: message, Person: person})
+			p.Counts.Events++
+			if a.Order != "" {
+				orders[a.Order] = a.Cents
+			}
+		}
+	}
+	var cents int64
+	for _, c := range orders {
+		cents += c
+	}
+	p.Orders, p.Revenue[demo.Currency] = int64(len(orders)), demo.Money(cents)+"00"
+	if p.Counts.Events > 0 {
+		w.facts.Profiles[person] = p
+	}
+	for _, c := range v.Carts {
+		r := receipt{Receipt: "receipt of " + c.ID, Cart: c.ID, Outcome: c.Want.Outcome, Reason: c.Want.Reason, Due: last.Add(delay)}
+		if c.Want == demo.Sent {
+			r.Message = "message of " + c.ID
+			w.book.Mails = append(w.book.Mails, ledger.Mail{Message: r.Message, At: r.Due})
+		}
+		w.facts.Receipts = append(w.facts.Receipts, r)
+	}
+}
+
+func (w *world) judge() *Verdict { return Judge(w.visitors, &w.book, &w.facts) }
+
+// find is the index of the first receipt that fits.
+func (w *world) find(t *testing.T, fits func(r receipt) bool) int {
+	t.Helper()
+	i := slices.IndexFunc(w.facts.Receipts, fits)
+	require.GreaterOrEqual(t, i, 0)
+	return i
+}
+
+func delivered(r receipt) bool { return r.Outcome == "delivered" }
+func purchased(r receipt) bool { return r.Reason == "purchased" }
+
+// Whatever can go wrong is found, and said to break the promise that it breaks.
+func TestEveryFaultIsFound(t *testing.T) {
+	for name, c := range map[string]struct {
+		promise string
+		spoil   func(t *testing.T, w *world)
+	}{
+		"an event is lost": {"P2", func(_ *testing.T, w *world) { w.facts.Rows = w.facts.Rows[1:] }},
+		"an event is stored twice": {"P2", func(t *testing.T, w *world) {
+			i := slices.IndexFunc(w.facts.Rows, func(r row) bool { return !w.resent(r.Message) })
+			require.GreaterOrEqual(t, i, 0)
+			w.facts.Rows = append(w.facts.Rows, w.facts.Rows[i])
+		}},
+		"an event that was sent twice is stored twice": {"P3", func(t *testing.T, w *world) {
+			i := slices.IndexFunc(w.facts.Rows, func(r row) bool { return w.resent(r.Message) })
+			require.GreaterOrEqual(t, i, 0)
+			w.facts.Rows = append(w.facts.Rows, w.facts.Rows[i])
+		}},
+		"an event that nobody sent is stored":     {"P2", func(_ *testing.T, w *world) { w.facts.Rows = append(w.facts.Rows, row{Message: "x"}) }},
+		"what cannot be an event is not rejected": {"P2", func(_ *testing.T, w *world) { w.facts.Rejected = nil }},
+		"a rejection has no reason":               {"P2", func(_ *testing.T, w *world) { w.facts.Rejected[0].Reason = "" }},
+		"a record has two rows":                   {"P2", func(_ *testing.T, w *world) { w.facts.Doubles = []warehouse.Double{{Rows: 2}} }},
+		"a sale is in no topic":                   {"P1", func(_ *testing.T, w *world) { w.facts.Sales = w.facts.Sales[1:] }},
+		"a person falls apart":                    {"P4", func(_ *testing.T, w *world) { w.facts.Rows[0].Person = "nobody" }},
+		"two people are one":                      {"P4", func(_ *testing.T, w *world) { w.rename("person-1", "person-2") }},
+		"a merge has no evidence":                 {"P5", func(_ *testing.T, w *world) { w.facts.Bare = 1 }},
+		"a profile counts an event twice":         {"P3", func(_ *testing.T, w *world) { w.change(func(p *profile) { p.Counts.Events++ }) }},
+		"a profile counts an order twice":         {"P3", func(_ *testing.T, w *world) { w.change(func(p *profile) { p.Orders++ }) }},
+		"a profile has another revenue":           {"P3", func(_ *testing.T, w *world) { w.change(func(p *profile) { p.Revenue[demo.Currency] = "0.01" }) }},
+		"a profile is missing":                    {"P3", func(_ *testing.T, w *world) { delete(w.facts.Profiles, w.facts.Rows[0].Person) }},
+		"a cart has no receipt": {"P7", func(t *testing.T, w *world) {
+			w.facts.Receipts = slices.Delete(w.facts.Receipts, w.find(t, delivered), w.find(t, delivered)+1)
+		}},
+		"a receipt stands twice": {"P7", func(t *testing.T, w *world) {
+			w.facts.Receipts = append(w.facts.Receipts, w.facts.Receipts[w.find(t, purchased)])
+		}},
+		"a cart ends otherwise": {"P7", func(t *testing.T, w *world) { w.facts.Receipts[w.find(t, purchased)].Reason = "emptied" }},
+		"a cart that nobody filled has a receipt": {"P7", func(_ *testing.T, w *world) {
+			w.facts.Receipts = append(w.facts.Receipts, receipt{Receipt: "x", Cart: "x"})
+		}},
+		"a mail came twice":                      {"P7", func(_ *testing.T, w *world) { w.book.Mails = append(w.book.Mails, w.book.Mails[0]) }},
+		"a mail has no receipt":                  {"P7", func(_ *testing.T, w *world) { w.book.Mails = append(w.book.Mails, ledger.Mail{Message: "x"}) }},
+		"a receipt says delivered and none came": {"P7", func(_ *testing.T, w *world) { w.book.Mails = w.book.Mails[1:] }},
+		"a mail came though the receipt says no": {"P7", func(t *testing.T, w *world) { w.facts.Receipts[w.find(t, delivered)].Outcome = "suppressed" }},
+		"a cart that was bought before gets a mail": {"P6", func(t *testing.T, w *world) {
+			r := &w.facts.Receipts[w.boughtInTime(t)]
+			r.Outcome, r.Reason, r.Message = "delivered", "sent", "m"
+			w.book.Mails = append(w.book.Mails, ledger.Mail{Message: "m"})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			c.spoil(t, w)
+			v := w.judge()
+			require.False(t, v.OK())
+			require.Contains(t, v.Violations(), c.promise)
+		})
+	}
+}
+
+// What violence makes right is no violation: an event that nobody acknowledged, a message whose sender was struck.
+func TestWhatMayBeIsNoFault(t *testing.T) {
+	w := newWorld(t)
+	i := w.find(t, delivered)
+	w.facts.Receipts[i].Outcome, w.facts.Receipts[i].Reason = "unknown", "crash_during_send"
+	lost := w.facts.Receipts[i].Message
+	require.True(t, w.judge().OK())
+	w.book.Mails = slices.DeleteFunc(w.book.Mails, func(m ledger.Mail) bool { return m.Message == lost })
+	require.True(t, w.judge().OK())
+
+	w = newWorld(t)
+	v := w.visitors[len(w.visitors)-1]
+	require.NotEqual(t, demo.Till, v.Parts[0].Actions[0].Channel)
+	delete(w.book.Acked, load.ID(v.N, 0, 0))
+	require.True(t, w.judge().OK(), "it may have been taken all the same")
+}
+
+func (w *world) resent(message string) bool {
+	found := false
+	(&judge{visitors: w.visitors}).each(func(_ *demo.Visitor, _ string, a *demo.Action) {
+		found = found || a.ID == message && a.Resend
+	})
+	return found
+}
+
+func (w *world) rename(from, to string) {
+	for i := range w.facts.Rows {
+		if w.facts.Rows[i].Person == from {
+			w.facts.Rows[i].Person = to
+		}
+	}
+}
+
+func (w *world) change(f func(p *profile)) {
+	person := w.facts.Rows[0].Person
+	p := w.facts.Profiles[person]
+	f(&p)
+	w.facts.Profiles[person] = p
+}
+
+// boughtInTime is the receipt of a cart whose order was known well before it was due.
+func (w *world) boughtInTime(t *testing.T) int {
+	t.Helper()
+	for i := range w.visitors {
+		for _, c := range cartsOf(&w.visitors[i], &w.book) {
+			if !c.bought.IsZero() && c.bought.Before(c.due(delay).Add(-clockMargin)) {
+				return w.find(t, func(r receipt) bool { return r.Cart == c.ID })
+			}
+		}
+	}
+	t.Fatal("no cart was bought in time")
+	return 0
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/weft-cdp/weft/scripts/chaos/ledger"
+	"github.com/weft-cdp/weft/scripts/chaos/oracle"
+	"github.com/weft-cdp/weft/scripts/chaos/servers"
+)
+
+// errViolated is what ends a run that broke a promise.
+var errViolated = errors.New("promises were broken")
+
+// inOneLine sums strikes up by stage.
+func inOneLine(s ledger.Strikes) string {
+	var b strings.Builder
+	for _, stage := range slices.Sorted(maps.Keys(s)) {
+		n := 0
+		for _, k := range s[stage] {
+			n += k
+		}
+		fmt.Fprintf(&b, "%s %d, ", stage, n)
+	}
+	return strings.TrimSuffix(b.String(), ", ")
+}
+
+// report prints the verdict, adds the run to the sums and closes the ledger.
+func (c *chaos) report(v *oracle.Verdict) error {
+	v.Compared["P1"] = v.Events
+	if n := c.load.Bare.Load(); n > 0 {
+		v.Violate("P1", "%d answers of 503 or 429 came without Retry-After", n)
+	}
+	var notes []ledger.Note
+	var struck ledger.Strikes
+	c.ledger.Read(func(b *ledger.Book) { notes, struck = slices.Clone(b.Notes), b.Strikes })
+	for _, n := range notes {
+		fmt.Printf("NOTE %s: %s\n", n.Stage, n.What)
+	}
+	fmt.Printf("\nseed %d: %d events acknowledged, %d people, %d carts (%d with late news), %d mails, %d purchases known in time\n",
+		c.plan.Seed, v.Events, v.People, v.Carts, v.Late, v.Mails, v.Later)
+	fmt.Printf("the door answered %v; %d requests had no answer; receipts: %v\n", c.load.Answers(), c.load.Broken.Load(), v.Ends)
+	fmt.Println("strikes of this run:")
+	printStrikes(struck)
+	v.Print(os.Stdout)
+
+	sums, err := c.addUp(v, struck)
+	if err != nil {
+		return err
+	}
+	if err := c.ledger.Append(ledger.Entry{Kind: ledger.Closed}); err != nil {
+		return err
+	}
+	fmt.Printf("strikes of all %d runs in %s:\n", sums.Runs, c.dir)
+	printStrikes(sums.Strikes)
+	if !v.OK() {
+		return fmt.Errorf("%w: the logs are in %s/logs; again with --seed %d", errViolated, c.dir, c.plan.Seed)
+	}
+	fmt.Println("chaos: every promise was kept")
+	return nil
+}
+
+// addUp adds the run to the sums, unless this was done before and only the ledger's last line is missing.
+func (c *chaos) addUp(v *oracle.Verdict, struck ledger.Strikes) (ledger.Sums, error) {
+	sums, err := ledger.ReadSums(c.dir)
+	if err != nil || sums.Last == c.plan.Run {
+		return sums, err
+	}
+	sums.Last = c.plan.Run
+	sums.Runs++
+	if c.plan.Cluster {
+		sums.Clusters++
+	}
+	sums.Seeds = append(sums.Seeds, c.plan.Seed)
+	sums.Events, sums.Carts, sums.Mails, sums.People = sums.Events+v.Events, sums.Carts+v.Carts, sums.Mails+v.Mails, sums.People+v.People
+	sums.Strikes.AddAll(struck)
+	for p, n := range v.Violations() {
+		sums.Violations[p] += n
+	}
+	return sums, sums.Write(c.dir)
+}
+
+// printStrikes writes a line for each stage and server.
+func printStrikes(s ledger.Strikes) {
+	order := servers.Stages()
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		if !slices.Contains(order, name) {
+			order = append(order, name)
+		}
+	}
+	for _, name := range order {
+		n := 0
+		parts := make([]string, 0, len(s[name]))
+		for _, kind := range slices.Sorted(maps.Keys(s[name])) {
+			n += s[name][kind]
+			parts = append(parts, fmt.Sprintf("%s %d", kind, s[name][kind]))
+		}
+		fmt.Printf("  %-20s %5d: %s\n", name, n, strings.Join(parts, "; "))
+	}
+}
