@@ -37,6 +37,7 @@ type Fence struct {
 	want  int64
 	done  int64
 	wake  chan struct{}
+	over  chan struct{} // closed when the next walk ends
 
 	// Of the walk in progress.
 	at       string    // what it waits for; "": no walk is in progress
@@ -53,7 +54,7 @@ func NewFence(edges []Edge, t topic.Set, poll time.Duration, deps Deps) *Fence {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	return &Fence{edges: edges, t: t, deps: deps, poll: poll, wake: make(chan struct{}, 1)}
+	return &Fence{edges: edges, t: t, deps: deps, poll: poll, wake: make(chan struct{}, 1), over: make(chan struct{})}
 }
 
 // Ticket is the number of the next walk to begin, which it asks for.
@@ -75,6 +76,13 @@ func (f *Fence) Done() int64 {
 	return f.done
 }
 
+// ended is closed when the next walk ends. Who asks must look at Done afterwards, or it may miss one.
+func (f *Fence) ended() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.over
+}
+
 // Run walks until ctx ends.
 func (f *Fence) Run(ctx context.Context) error {
 	for {
@@ -92,6 +100,8 @@ func (f *Fence) Run(ctx context.Context) error {
 			}
 			f.mu.Lock()
 			f.done, f.at = f.begun, ""
+			close(f.over)
+			f.over = make(chan struct{})
 			f.mu.Unlock()
 		}
 	}
@@ -210,9 +220,6 @@ func (f *Fence) metas(ctx context.Context, stage string) ([]meta, error) {
 	return ms, nil
 }
 
-// fencePatience is how long a walk waits at one edge before it says so in the log.
-const fencePatience = 10 * time.Second
-
 func (f *Fence) until(ctx context.Context, msg, what string, fn func() (bool, error)) error {
 	t := time.NewTicker(f.poll)
 	defer t.Stop()
@@ -227,7 +234,7 @@ func (f *Fence) until(ctx context.Context, msg, what string, fn func() (bool, er
 			return ctx.Err()
 		case <-t.C:
 		}
-		if time.Since(since) > fencePatience {
+		if time.Since(since) > fencePatience { // it says so in the log
 			f.deps.Log.Warn(msg, zap.String("at", what), zap.Duration("waited", fencePatience))
 			since = time.Now()
 		}

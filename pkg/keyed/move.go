@@ -2,9 +2,11 @@ package keyed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
-	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/topic"
 )
@@ -56,8 +58,8 @@ func (d *foldDecider[S]) payload(ctx context.Context, own Slot, origin *held[S])
 	if err := d.deliver(ctx, own, origin, origin.moveSeq, nil); err != nil {
 		return err
 	}
-	origin.delivered, origin.body = true, nil
-	w, err := d.write(origin)
+	origin.delivered, origin.body, origin.blocked = true, nil, nil
+	w, err := d.write(origin, d.s.opt.MaxState)
 	if err != nil {
 		return err
 	}
@@ -100,41 +102,127 @@ func (d *foldDecider[S]) deliver(ctx context.Context, own Slot, origin *held[S],
 
 // take applies the move to a live state by compare-and-set on its revision.
 func (d *foldDecider[S]) take(ctx context.Context, own Slot, h, origin *held[S], seq int64, late *Record) (bool, error) {
-	now := d.s.deps.Now()
-	var outs []Output
-	if late != nil {
-		outs = d.apply(h, late, now)
-	} else {
-		outs = d.mergeInto(h, origin, now)
+	raw := *h.cell
+	w, outs, err := d.unite(h, origin, seq, late)
+	switch {
+	case err == nil:
+	case late == nil:
+		return false, &stuckError{origin.key, err}
+	default:
+		// The record is poison. The state stands as it was read, with a note that the record was dealt with.
+		*h.cell = raw
+		h.notes = with(h.notes, origin.key, seq)
+		h.unblock()
+		reason := poisonReason(err)
+		if h.bad != nil {
+			reason = ReasonStateUnreadable
+		}
+		d.s.poison.report(reason, err, zap.String("topic", late.Topic), zap.Int64("offset", late.Offset), zap.String("key", h.key))
+		w, outs = d.mark(h), []Output{Reject(*late, d.s.opt.Stage, reason, err, d.s.opt.Topics)}
 	}
-	if h.notes == nil {
-		h.notes = map[string]int64{}
-	}
-	h.notes[origin.key] = seq
-	outs = d.s.muted(append(outs, d.settle(h, now)...))
-	w, err := d.write(h)
+	return d.put(ctx, own, w, outs)
+}
+
+// block marks the live key that a stuck move leads to: nothing is decided for it before the move is in.
+func (d *foldDecider[S]) block(ctx context.Context, own Slot, m *move) error {
+	origin, err := d.read(ctx, own, m.origin)
 	if err != nil {
-		return false, err
+		return err
 	}
+	key := origin.forward
+	for range maxHops {
+		h, err := d.read(ctx, own, key)
+		if err != nil {
+			return err
+		}
+		if h.frozen {
+			key = h.forward
+			continue
+		}
+		noted, ok := h.notes[m.origin]
+		barred, has := h.blocked[m.origin]
+		if ok && noted >= m.seq || has && barred >= m.seq {
+			return nil
+		}
+		h.blocked = with(h.blocked, m.origin, m.seq)
+		if ok, err := d.put(ctx, own, d.mark(h), nil); err != nil || ok {
+			return err
+		}
+	}
+	return fmt.Errorf("more than %d forward pointers from %s: %w", maxHops, m.origin, errCorrupt)
+}
+
+// mark writes a state whose body stays as it was read.
+func (d *foldDecider[S]) mark(h *held[S]) stateWrite {
+	return stateWrite{key: h.key, old: h.rev, val: h.encode(), sameDue: true}
+}
+
+// put writes a state of another slot, or of this one outside of its batch.
+func (d *foldDecider[S]) put(ctx context.Context, own Slot, w stateWrite, outs []Output) (bool, error) {
 	args := commitArgs{states: []stateWrite{w}}
 	for i := range outs {
 		args.outputs = append(args.outputs, encodeOutput(&outs[i], nil))
 	}
-	r, err := d.slotOf(own, h.key).commit(ctx, args)
+	slot := d.slotOf(own, w.key)
+	r, err := slot.commit(ctx, args)
 	if r.reason == refusedIncarnation {
-		return false, fmt.Errorf("change %s: %w", h.key, errRefused)
+		return false, fmt.Errorf("change %s: %w", w.key, errRefused)
+	}
+	if r.ok && (len(outs) > 0 || !w.due.IsZero()) {
+		d.s.ring(slot.partition)
 	}
 	return r.ok, err
 }
 
-func (d *foldDecider[S]) mergeInto(h, origin *held[S], now time.Time) []Output {
-	if h.notes == nil {
-		h.notes = map[string]int64{}
+// unite folds a move into a live state and encodes it. A panic is an error.
+func (d *foldDecider[S]) unite(h, origin *held[S], seq int64, late *Record) (w stateWrite, outs []Output, err error) {
+	if err := errors.Join(h.bad, origin.bad); err != nil && (late == nil || h.bad != nil) {
+		return w, nil, err
 	}
-	merged := maps.Clone(h.notes)
-	for k, n := range origin.notes {
-		merged[k] = max(merged[k], n)
+	now, bound := d.s.deps.Now(), d.s.opt.MaxState
+	err = guarded(func() error {
+		if late != nil {
+			outs = d.apply(h, late, now)
+		} else {
+			bound *= mergeRoom
+			h.notes, h.blocked = united(h.notes, origin.notes), united(h.blocked, origin.blocked)
+			outs = d.fold.Merge(h.key, h.s, *origin.s, now)
+		}
+		h.notes = with(h.notes, origin.key, seq)
+		h.unblock()
+		outs = d.s.muted(append(outs, d.settle(h, now)...))
+		w, err = d.write(h, bound)
+		return err
+	})
+	return w, outs, err
+}
+
+// unblock forgets the origins whose payload the notes say is in.
+func (c *cell) unblock() {
+	for k, n := range c.blocked {
+		if m, ok := c.notes[k]; ok && m >= n {
+			c.blocked = maps.Clone(c.blocked)
+			delete(c.blocked, k)
+		}
 	}
-	h.notes = merged
-	return d.fold.Merge(h.key, h.s, *origin.s, now)
+}
+
+// united is the higher of each; neither map is changed.
+func united(m, o map[string]int64) map[string]int64 {
+	if len(o) == 0 {
+		return m
+	}
+	c := maps.Clone(o)
+	for k, n := range m {
+		c[k] = max(c[k], n)
+	}
+	return c
+}
+
+// with is m with k at n; m itself stays as it is.
+func with(m map[string]int64, k string, n int64) map[string]int64 {
+	c := make(map[string]int64, len(m)+1)
+	maps.Copy(c, m)
+	c[k] = n
+	return c
 }

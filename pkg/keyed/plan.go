@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // planDecider runs a Planner.
@@ -21,23 +23,48 @@ func newPlanDecider(p Planner) *planDecider {
 	return d
 }
 
-func (d *planDecider) decide(ctx context.Context, w *worker, batch []Record, _ time.Time) (*decision, error) {
+func (d *planDecider) decide(ctx context.Context, w *worker, _ time.Time) error {
+	batch := w.in.recs
 	if len(batch) == 0 {
-		return nil, nil
+		return nil
 	}
-	c, err := d.p.Plan(ctx, w.slot, batch)
-	if err != nil {
-		return nil, fmt.Errorf("plan %d records from offset %d: %w", len(batch), batch[0].Offset, err)
+	var c Change
+	err := guarded(func() (err error) {
+		c, err = d.p.Plan(ctx, w.slot, batch)
+		return err
+	})
+	var panicked *PanicError
+	switch {
+	case err == nil:
+		w.dec.outputs = append(w.dec.outputs, c.Outputs...)
+		w.dec.seenIDs, w.dec.seenAt, w.dec.seenWindow = c.SeenIDs, c.SeenAt, c.SeenWindow
+		return nil
+	case errors.As(err, &panicked) && len(batch) == 1:
+		r := &batch[0]
+		w.s.poison.report(ReasonPlanPanic, err, zap.Int("partition", r.Partition), zap.Int64("offset", r.Offset))
+		w.dec.outputs = append(w.dec.outputs, Reject(*r, w.s.opt.Stage, ReasonPlanPanic, err, w.s.opt.Topics))
+		return nil
+	default:
+		return fmt.Errorf("plan %d records from offset %d: %w: %w", len(batch), batch[0].Offset, errDecision, err)
 	}
-	return &decision{outputs: c.Outputs, seenIDs: c.SeenIDs, seenAt: c.SeenAt, seenWindow: c.SeenWindow}, nil
 }
 
+func (d *planDecider) accepted(*worker, time.Time) {}
+
 func (d *planDecider) published(ctx context.Context, slot Slot, outs []Output) error {
-	return d.p.Published(ctx, slot, outs)
+	err := guarded(func() error { return d.p.Published(ctx, slot, outs) })
+	if err != nil {
+		return fmt.Errorf("%w: %w", errDecision, err)
+	}
+	return nil
 }
 
 func (d *planDecider) home(_ context.Context, slot Slot, m *move) error {
 	return fmt.Errorf("slot %s holds a move of %s, which this stage never makes: %w", slot.tag, m.origin, errCorrupt)
+}
+
+func (d *planDecider) block(_ context.Context, _ Slot, m *move) error {
+	return fmt.Errorf("a move of %s, which this stage never makes: %w", m.origin, errCorrupt)
 }
 
 // PlanRestorer is a planner made for a rebuild: it remembers what was published before, and does not hand it

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
@@ -14,10 +15,38 @@ import (
 // drainChunk is how many entries of the outbox are read at once: a few megabytes at the most.
 const drainChunk = 500
 
-// drain finishes what stands in the slot: it publishes the outbox, brings the moves home and trims both.
+// effects publishes the outputs and brings the moves home, in memory where the slot held nothing else.
+func (w *worker) effects(ctx context.Context, r commitResult) error {
+	w.m.nextMov = r.firstMov + int64(len(w.dec.moves))
+	if w.s.quiet {
+		return nil
+	}
+	if r.firstSeq != r.pubSeq {
+		return w.drain(ctx) // outputs of foreign moves stand in front
+	}
+	if err := w.publish(ctx, w.dec.outputs, r.firstSeq, w.in.at); err != nil {
+		return err
+	}
+	if len(w.dec.outputs) > 0 {
+		w.pub = r.firstSeq + int64(len(w.dec.outputs))
+	}
+	for i, m := range w.dec.moves {
+		m.seq = r.firstMov + int64(i)
+		if err := w.bringHome(ctx, m); err != nil {
+			return err
+		}
+		w.mov = w.stuck.below(m.seq + 1)
+	}
+	return nil
+}
+
+// drain finishes what stands in the slot: it publishes the outbox, brings the moves home and trims both. Moves
+// of a stuck origin stay, and what stands behind them too; they are met again, which changes nothing.
 func (w *worker) drain(ctx context.Context) error {
-	for {
-		m, outs, moves, err := w.slot.lists(ctx, drainChunk)
+	w.stuck.again()
+	defer func() { w.s.metrics.stuck.WithLabelValues(w.label).Set(float64(len(w.stuck.origins))) }()
+	for skip := 0; ; {
+		m, outs, moves, err := w.slot.lists(ctx, skip, drainChunk)
 		if err != nil {
 			return err
 		}
@@ -26,85 +55,155 @@ func (w *worker) drain(ctx context.Context) error {
 		}
 		if len(outs) == 0 && len(moves) == 0 {
 			w.pub, w.mov = 0, 0
+			w.stuck.pause()
 			return nil
 		}
-		bodies, err := w.bodies(ctx, outs)
+		at, err := w.bodies(ctx, outs)
 		if err != nil {
 			return err
 		}
-		if err := w.publish(ctx, outs, m.pubSeq, bodies); err != nil {
+		if err := w.publish(ctx, outs, m.pubSeq, at); err != nil {
 			return err
 		}
 		for _, mv := range moves {
-			if err := w.s.dec.home(ctx, w.slot, mv); err != nil {
-				return fmt.Errorf("bring move %d of %s home: %w", mv.seq, mv.origin, err)
+			if err := w.bringHome(ctx, mv); err != nil {
+				return err
 			}
-			w.s.metrics.moves.Inc()
 		}
-		w.pub, w.mov = m.pubSeq+int64(len(outs)), m.movDone+int64(len(moves))
+		met := m.movDone + int64(skip) + int64(len(moves))
+		w.pub, w.mov = m.pubSeq+int64(len(outs)), w.stuck.below(met)
 		if _, err := w.slot.commit(ctx, commitArgs{pub: w.pub, mov: w.mov, expect: trimOnly}); err != nil {
 			return err
 		}
+		skip = int(met - w.mov)
 	}
 }
 
-// publish sends outs, numbered from first, in order per target partition and side by side across them.
-// It returns nil only when Kafka has all of them.
-func (w *worker) publish(ctx context.Context, outs []Output, first int64, byOffset map[int64]*Record) error {
+// publisher is the memory of publish, used again for each batch.
+type publisher struct {
+	topics  []publishTopic
+	headers []topic.Header
+	bytes   []byte
+}
+
+// publishTopic is what a batch publishes to one topic, by partition.
+type publishTopic struct {
+	name string
+	recs [][]stream.Record
+}
+
+func (p *publisher) reset() {
+	for i := range p.topics {
+		for j, recs := range p.topics[i].recs {
+			clear(recs)
+			p.topics[i].recs[j] = recs[:0]
+		}
+	}
+	clear(p.headers)
+	p.headers, p.bytes = p.headers[:0], p.bytes[:0]
+}
+
+// to is where the records for a partition of a topic are gathered.
+func (p *publisher) to(name string, partition, partitions int) *[]stream.Record {
+	for i := range p.topics {
+		if p.topics[i].name == name {
+			return &p.topics[i].recs[partition]
+		}
+	}
+	p.topics = append(p.topics, publishTopic{name, make([][]stream.Record, partitions)})
+	return &p.topics[len(p.topics)-1].recs[partition]
+}
+
+// add gathers one output; in is the record that it passes through.
+func (p *publisher) add(o *Output, in *Record, source string, seq int64, partitions int) {
+	from, at := len(p.headers), len(p.bytes)
+	val := o.Value
+	if o.PassThrough {
+		val = in.Value
+		for _, h := range in.Headers {
+			if h.Key != topic.HeaderPosition && h.Key != topic.HeaderAt && !named(o.Headers, h.Key) {
+				p.headers = append(p.headers, h)
+			}
+		}
+		p.bytes = strconv.AppendInt(p.bytes, o.Offset, 10)
+		p.headers = append(p.headers, topic.Header{Key: topic.HeaderAt, Value: p.bytes[at:len(p.bytes):len(p.bytes)]})
+		at = len(p.bytes)
+	}
+	p.bytes = append(append(p.bytes, source...), ':')
+	p.bytes = strconv.AppendInt(p.bytes, seq, 10)
+	pos := p.bytes[at:len(p.bytes):len(p.bytes)]
+	at = len(p.bytes)
+	p.bytes = append(p.bytes, o.Key...)
+	key := p.bytes[at:len(p.bytes):len(p.bytes)]
+	p.headers = append(append(p.headers, o.Headers...), topic.Header{Key: topic.HeaderPosition, Value: pos})
+	recs := p.to(o.Topic, topic.Partition(key, partitions), partitions)
+	*recs = append(*recs, stream.Record{Key: key, Value: val, Headers: p.headers[from:len(p.headers):len(p.headers)]})
+}
+
+func named(hs []topic.Header, key string) bool {
+	for i := range hs {
+		if hs[i].Key == key {
+			return true
+		}
+	}
+	return false
+}
+
+// publish sends outs, numbered from first, in order per target partition and side by side across them: a reader
+// compares positions of one source and one partition only, so the order across partitions means nothing to it;
+// what stands above is in the package's doc. It returns nil only when Kafka has all of them.
+func (w *worker) publish(ctx context.Context, outs []Output, first int64, at func(offset int64) *Record) error {
 	if len(outs) == 0 {
 		return nil
 	}
-	type target struct {
-		topic     string
-		partition int
-	}
-	groups := map[target][]stream.Record{}
+	w.pubs.reset()
+	source := topic.Position{Stage: w.s.opt.Stage, Partition: w.claim.Partition}.Source()
 	for i := range outs {
-		o := &outs[i]
-		pos := topic.Position{Stage: w.s.opt.Stage, Partition: w.claim.Partition, Seq: first + int64(i)}
-		hs := make([]topic.Header, 0, len(o.Headers)+10)
-		val := o.Value
+		o, seq := &outs[i], first+int64(i)
+		var in *Record
 		if o.PassThrough {
-			in := byOffset[o.Offset]
-			if in == nil {
-				return fmt.Errorf("output %d passes offset %d through, which is not at hand", first+int64(i), o.Offset)
+			if in = at(o.Offset); in == nil {
+				return fmt.Errorf("output %d passes offset %d through, which is not at hand", seq, o.Offset)
 			}
-			val = in.Value
-			for _, h := range in.Headers {
-				if _, ok := topic.Get(o.Headers, h.Key); !ok && h.Key != topic.HeaderPosition && h.Key != topic.HeaderAt {
-					hs = append(hs, h)
-				}
-			}
-			hs = append(hs, topic.Header{Key: topic.HeaderAt, Value: strconv.AppendInt(nil, o.Offset, 10)})
 		}
-		hs = append(append(hs, o.Headers...), topic.Header{Key: topic.HeaderPosition, Value: []byte(pos.String())})
-		t := target{o.Topic, topic.Partition([]byte(o.Key), w.s.opt.Topics.Partitions)}
-		groups[t] = append(groups[t], stream.Record{Key: []byte(o.Key), Value: val, Headers: hs})
+		w.pubs.add(o, in, source, seq, w.s.opt.Topics.Partitions)
 	}
-	var wg sync.WaitGroup
-	errs := make(chan error, len(groups))
-	for t, recs := range groups {
-		wg.Go(func() {
-			if err := w.s.deps.Stream.Produce(ctx, t.topic, t.partition, recs); err != nil {
-				errs <- fmt.Errorf("publish %d records to %s/%d: %w", len(recs), t.topic, t.partition, err)
-			}
-		})
-	}
-	wg.Wait()
-	close(errs)
-	var all []error
-	for err := range errs {
-		all = append(all, err)
-	}
-	if err := errors.Join(all...); err != nil {
-		return err
+	w.hold.wait(waitSend, time.Now())
+	defer w.hold.wait(waitSend, time.Time{})
+	if err := w.send(ctx); err != nil {
+		return fmt.Errorf("%w: %w", errKafka, err)
 	}
 	w.s.metrics.outputs.Add(float64(len(outs)))
 	return w.s.dec.published(ctx, w.slot, outs)
 }
 
+// send produces what was gathered. After an error, nothing later is sent by this owner before the whole outbox
+// was read and sent anew, so that no gap can open.
+func (w *worker) send(ctx context.Context) error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for i := range w.pubs.topics {
+		t := &w.pubs.topics[i]
+		for p, recs := range t.recs {
+			if len(recs) == 0 {
+				continue
+			}
+			wg.Go(func() {
+				if err := w.s.deps.Stream.Produce(ctx, t.name, p, recs); err != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					errs = append(errs, fmt.Errorf("publish %d records to %s/%d: %w", len(recs), t.name, p, err))
+				}
+			})
+		}
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
 // bodies reads the input records again that outputs found in the slot pass through.
-func (w *worker) bodies(ctx context.Context, outs []Output) (map[int64]*Record, error) {
+func (w *worker) bodies(ctx context.Context, outs []Output) (func(offset int64) *Record, error) {
 	want := map[int64]*Record{}
 	var lo, hi int64 = -1, -1
 	for i := range outs {
@@ -116,15 +215,16 @@ func (w *worker) bodies(ctx context.Context, outs []Output) (map[int64]*Record, 
 			hi = max(hi, o.Offset)
 		}
 	}
+	at := func(offset int64) *Record { return want[offset] }
 	if lo < 0 {
-		return want, nil
+		return at, nil
 	}
 	f := w.s.deps.Stream.NewFetcher(w.s.opt.Input, w.claim.Partition, lo, stream.FetchOptions{})
 	defer f.Close()
 	for next := lo; next <= hi; {
-		b, err := f.Fetch(ctx, idlePoll)
+		b, err := f.Fetch(ctx, fetchWait)
 		if err != nil {
-			return nil, fmt.Errorf("fetch bodies from %d: %w", next, err)
+			return nil, fmt.Errorf("fetch bodies from %d: %w: %w", next, errKafka, err)
 		}
 		for i := range b.Records {
 			if _, ok := want[b.Records[i].Offset]; ok {
@@ -141,5 +241,5 @@ func (w *worker) bodies(ctx context.Context, outs []Output) (map[int64]*Record, 
 		}
 		next = b.Next
 	}
-	return want, nil
+	return at, nil
 }

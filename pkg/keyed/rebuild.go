@@ -195,7 +195,7 @@ func (b *rebuild) reload(ctx context.Context, w *worker) error {
 	if m.inc != b.inc {
 		return fmt.Errorf("slot %s was taken by another rebuild, or redis has lost writes again: %w", w.slot.tag, ErrStateLost)
 	}
-	w.m, w.pos, w.loaded, w.highest = m, pos, true, m.applied
+	w.m, w.sources.last, w.loaded, w.highest = m, pos, true, m.applied
 	return nil
 }
 

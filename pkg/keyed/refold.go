@@ -2,6 +2,7 @@ package keyed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -139,9 +140,11 @@ func (b *rebuild) take(ctx context.Context, h *head, recs []stream.Record) error
 	return nil
 }
 
-// step has a worker fold a batch as in life, until its script is accepted and its moves are home.
+// step has a worker fold a batch as in life, until its script is accepted and its moves are home. A batch on
+// which a planner panics is halved, down to the record that is rejected.
 func (b *rebuild) step(ctx context.Context, w *worker, recs []stream.Record, next int64) error {
-	return retry(ctx, b.s.deps.Log, "rebuild is held", func() error {
+	halve := false
+	err := retry(ctx, b.s.deps.Log, "rebuild is held", func() error {
 		if !w.loaded {
 			if err := b.reload(ctx, w); err != nil {
 				return err
@@ -151,6 +154,11 @@ func (b *rebuild) step(ctx context.Context, w *worker, recs []stream.Record, nex
 			w.buf, w.bufNext = recs, next
 			if err := w.step(ctx); err != nil {
 				w.loaded = false // perhaps it was accepted
+				var panicked *PanicError
+				if errors.As(err, &panicked) && len(recs) > 1 {
+					halve = true
+					return nil
+				}
 				return err
 			}
 			if !w.loaded {
@@ -159,24 +167,39 @@ func (b *rebuild) step(ctx context.Context, w *worker, recs []stream.Record, nex
 		}
 		return b.home(ctx, w)
 	})
+	if err != nil || !halve {
+		return err
+	}
+	half := len(recs) / 2
+	mid := recs[half].Offset
+	if b.foreign {
+		mid = next - int64(len(recs)-half)
+	}
+	if err := b.step(ctx, w, recs[:half], mid); err != nil {
+		return err
+	}
+	return b.step(ctx, w, recs[half:], next)
 }
 
-// home brings the moves home that stand in a slot.
+// home brings the moves home that stand in a slot. One that can not come home stays for the stage.
 func (b *rebuild) home(ctx context.Context, w *worker) error {
-	for w.m.nextMov > w.m.movDone {
-		m, _, moves, err := w.slot.lists(ctx, drainChunk)
+	w.stuck.again()
+	for skip := int64(0); w.m.nextMov > w.m.movDone+skip; {
+		m, _, moves, err := w.slot.lists(ctx, int(skip), drainChunk)
 		if err != nil {
 			return err
 		}
 		for _, mv := range moves {
-			if err := b.s.dec.home(ctx, w.slot, mv); err != nil {
-				return fmt.Errorf("bring move %d of %s home: %w", mv.seq, mv.origin, err)
+			if err := w.bringHome(ctx, mv); err != nil {
+				return err
 			}
 		}
-		w.m.movDone = m.movDone + int64(len(moves))
+		met := m.movDone + skip + int64(len(moves))
+		w.m.movDone = w.stuck.below(met)
 		if _, err := w.slot.commit(ctx, commitArgs{mov: w.m.movDone, expect: trimOnly}); err != nil {
 			return err
 		}
+		skip = met - w.m.movDone
 	}
 	return nil
 }

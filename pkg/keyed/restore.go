@@ -2,6 +2,7 @@ package keyed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -83,7 +84,7 @@ func (d *foldDecider[S]) concludeSome(ctx context.Context, b *rebuild, w *worker
 		}
 		seen[full] = true
 		h, err := d.hold(full[cut:], raw[i])
-		if err != nil {
+		if err = errors.Join(err, h.bad); err != nil {
 			return err
 		}
 		outs, changed := d.restorer.Conclude(h.key, h.forward, h.s, b.now)
@@ -92,7 +93,7 @@ func (d *foldDecider[S]) concludeSome(ctx context.Context, b *rebuild, w *worker
 			continue
 		}
 		// The state is written along with outputs of it, too: its revision makes a repeated script one.
-		sw, err := d.write(h)
+		sw, err := d.write(h, d.s.opt.MaxState*mergeRoom)
 		if err != nil {
 			return err
 		}

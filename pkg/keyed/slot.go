@@ -130,6 +130,20 @@ func (s Slot) askMeta(ctx context.Context, p *store.Pipe) *store.Reply {
 	return p.Do(ctx, append([]any{"HMGET", s.metaKey()}, metaFields...)...)
 }
 
+// meta reads the bookkeeping.
+func (s Slot) meta(ctx context.Context) (meta, error) {
+	p := s.st.Pipe()
+	r := s.askMeta(ctx, p)
+	if err := p.Exec(ctx); err != nil {
+		return meta{}, fmt.Errorf("read slot %s: %w", s.tag, err)
+	}
+	m, err := parseMeta(r.Slice())
+	if err != nil {
+		return m, fmt.Errorf("read slot %s: %w", s.tag, err)
+	}
+	return m, nil
+}
+
 // load reads the bookkeeping and the highest source positions.
 func (s Slot) load(ctx context.Context) (meta, map[string]int64, error) {
 	p := s.st.Pipe()
@@ -154,10 +168,24 @@ func (s Slot) load(ctx context.Context) (meta, map[string]int64, error) {
 
 // stateWrite is one state to store, if it still has the revision that was read.
 type stateWrite struct {
-	key string
-	old string // revision as read, "" for absent
-	val []byte
-	due time.Time // zero: no timer
+	key     string
+	full    string // the key in Redis; "": to be made of key
+	old     string // revision as read, "" for absent
+	val     []byte
+	due     time.Time // zero: no timer
+	sameDue bool      // the timers' index is right as it is
+}
+
+// score is what the script does to the timers' index.
+func (w *stateWrite) score() string {
+	switch {
+	case w.sameDue:
+		return "="
+	case w.due.IsZero():
+		return ""
+	default:
+		return strconv.FormatInt(w.due.UnixMilli(), 10)
+	}
 }
 
 // trimOnly as the expected offset is never met: the script trims and does nothing else.
@@ -204,12 +232,12 @@ func (s Slot) commit(ctx context.Context, a commitArgs) (commitResult, error) {
 	}
 	args = append(args, s.inc, a.expect, a.applied, trim(a.pub), trim(a.mov), len(a.states))
 	for _, w := range a.states {
-		keys = append(keys, s.stateKey(w.key))
-		due := ""
-		if !w.due.IsZero() {
-			due = strconv.FormatInt(w.due.UnixMilli(), 10)
+		full := w.full
+		if full == "" {
+			full = s.stateKey(w.key)
 		}
-		args = append(args, w.old, w.val, due, w.key)
+		keys = append(keys, full)
+		args = append(args, w.old, w.val, w.score(), w.key)
 	}
 	args = append(args, len(a.outputs))
 	for _, o := range a.outputs {
@@ -245,37 +273,54 @@ func (s Slot) commit(ctx context.Context, a commitArgs) (commitResult, error) {
 	return commitResult{ok: status == "ok", reason: status, firstSeq: vs[1].Int(), firstMov: vs[2].Int(), pubSeq: vs[3].Int()}, nil
 }
 
-// lists reads up to limit entries of the outbox and of the moves, from their heads.
-func (s Slot) lists(ctx context.Context, limit int) (meta, []Output, []*move, error) {
-	p := s.st.Pipe()
-	mr := s.askMeta(ctx, p)
-	or := p.Do(ctx, "LRANGE", s.outboxKey(), 0, limit-1)
-	vr := p.Do(ctx, "LRANGE", s.movesKey(), 0, limit-1)
-	if err := p.Exec(ctx); err != nil {
-		return meta{}, nil, nil, fmt.Errorf("read outbox of %s: %w", s.tag, err)
-	}
-	m, err := parseMeta(mr.Slice())
-	if err != nil {
-		return m, nil, nil, fmt.Errorf("read slot %s: %w", s.tag, err)
-	}
-	var outs []Output
-	for _, v := range or.Slice() {
-		t, _ := v.Text()
-		o, err := decodeOutput([]byte(t))
+// lists reads up to limit entries of the outbox, from its head, and of the moves, from the skip-th on. Meta is
+// asked for on both sides: another owner may trim between two commands, and then the numbers would be wrong.
+func (s Slot) lists(ctx context.Context, skip, limit int) (meta, []Output, []*move, error) {
+	for {
+		p := s.st.Pipe()
+		first := s.askMeta(ctx, p)
+		or := p.Do(ctx, "LRANGE", s.outboxKey(), 0, limit-1)
+		vr := p.Do(ctx, "LRANGE", s.movesKey(), skip, skip+limit-1)
+		last := s.askMeta(ctx, p)
+		if err := p.Exec(ctx); err != nil {
+			return meta{}, nil, nil, fmt.Errorf("read outbox of %s: %w", s.tag, err)
+		}
+		m, err := parseMeta(first.Slice())
+		if err != nil {
+			return m, nil, nil, fmt.Errorf("read slot %s: %w", s.tag, err)
+		}
+		again, err := parseMeta(last.Slice())
+		if err != nil {
+			return m, nil, nil, fmt.Errorf("read slot %s: %w", s.tag, err)
+		}
+		if again.pubSeq != m.pubSeq || again.movDone != m.movDone {
+			continue
+		}
+		outs, moves, err := m.entries(or.Slice(), vr.Slice(), skip)
 		if err != nil {
 			return m, nil, nil, fmt.Errorf("read outbox of %s: %w", s.tag, err)
 		}
-		outs = append(outs, o)
+		return m, outs, moves, nil
 	}
-	var moves []*move
-	for i, v := range vr.Slice() {
-		t, _ := v.Text()
-		mv, err := decodeMove([]byte(t))
+}
+
+// entries decodes what lists read.
+func (m meta) entries(outbox, moved []store.Value, skip int) ([]Output, []*move, error) {
+	outs, moves := make([]Output, len(outbox)), make([]*move, len(moved))
+	for i, v := range outbox {
+		o, err := decodeOutput(v.Bytes())
 		if err != nil {
-			return m, nil, nil, fmt.Errorf("read moves of %s: %w", s.tag, err)
+			return nil, nil, err
 		}
-		mv.seq = m.movDone + int64(i)
-		moves = append(moves, mv)
+		outs[i] = o
 	}
-	return m, outs, moves, nil
+	for i, v := range moved {
+		mv, err := decodeMove(v.Bytes())
+		if err != nil {
+			return nil, nil, err
+		}
+		mv.seq = m.movDone + int64(skip) + int64(i)
+		moves[i] = mv
+	}
+	return outs, moves, nil
 }

@@ -75,7 +75,7 @@ func TestMoveThroughFrozenChainTwice(t *testing.T) {
 	at := func(key string) Slot { return d.slotOf(Slot{}, key) }
 	put := func(key string, c *held[tally]) {
 		t.Helper()
-		w, err := d.write(c)
+		w, err := d.write(c, defaultMaxState)
 		require.NoError(t, err)
 		r, err := at(key).commit(ctx, commitArgs{states: []stateWrite{w}})
 		require.NoError(t, err)

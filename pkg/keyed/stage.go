@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -26,6 +28,7 @@ type Stage struct {
 	dec     decider
 	script  *store.Script
 	metrics *metrics
+	poison  poisonLog
 
 	quiet bool                    // a rebuild: nothing is published
 	mute  func([]Output) []Output // a rebuild: leaves out what was published before; nil: nothing
@@ -38,12 +41,16 @@ type Stage struct {
 
 // decider is what differs between a fold and a planner.
 type decider interface {
-	// decide prepares the script for a batch, which may be empty. It returns nil when there is nothing
-	// to do.
-	decide(ctx context.Context, w *worker, batch []Record, now time.Time) (*decision, error)
+	// decide fills the worker's decision for its intake, which may be empty. A *PanicError among what it
+	// returns asks for smaller batches.
+	decide(ctx context.Context, w *worker, now time.Time) error
+	// accepted is called when the script was, or when there was nothing to write.
+	accepted(w *worker, now time.Time)
 	published(ctx context.Context, slot Slot, outs []Output) error
-	// home brings a move to its target.
+	// home brings a move to its target. A *stuckError says that only this move's origin is concerned.
 	home(ctx context.Context, slot Slot, m *move) error
+	// block sees to it that nothing is decided for the target of a move that can not come home.
+	block(ctx context.Context, slot Slot, m *move) error
 
 	// Of a rebuild: recall comes before the history, conclude behind it, for each slot. owns says whether a key
 	// of the slot, without its tag, is deleted at the beginning; resume is where a slot goes on whose input ends
@@ -54,7 +61,7 @@ type decider interface {
 	resume(partition int, end int64) int64
 }
 
-// decision is what a batch came to.
+// decision is what a batch came to. Its memory is used again for the next one.
 type decision struct {
 	states     []stateWrite
 	outputs    []Output
@@ -62,7 +69,20 @@ type decision struct {
 	seenIDs    [][]byte
 	seenAt     time.Time
 	seenWindow time.Duration
-	accepted   func() // called when the script was accepted
+	arena      []byte // holds the encoded states and outputs
+}
+
+// arenaKept is the most memory that a worker keeps for its next batch: a batch of large states gives it back.
+const arenaKept = 4 << 20
+
+func (d *decision) reset() {
+	clear(d.states)
+	clear(d.outputs)
+	clear(d.moves)
+	if cap(d.arena) > arenaKept {
+		d.arena = nil
+	}
+	*d = decision{states: d.states[:0], outputs: d.outputs[:0], moves: d.moves[:0], arena: d.arena[:0]}
 }
 
 // NewPlan makes a stage of a Planner. It starts nothing.
@@ -85,11 +105,12 @@ func newStage(opt Options, deps Deps, dec func(*Stage) decider) (*Stage, error) 
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	m, err := newMetrics(deps.Metrics, opt.Stage)
+	s := &Stage{opt: opt, deps: deps, script: store.NewScript(commitSource), workers: map[int]*worker{}}
+	m, err := newMetrics(deps.Metrics, opt.Stage, newHolds(s))
 	if err != nil {
 		return nil, fmt.Errorf("stage %s: %w", opt.Stage, err)
 	}
-	s := &Stage{opt: opt, deps: deps, metrics: m, script: store.NewScript(commitSource), workers: map[int]*worker{}}
+	s.metrics, s.poison = m, poisonLog{log: deps.Log.With(zap.String("stage", opt.Stage)), metrics: m}
 	s.dec = dec(s)
 	return s, nil
 }
@@ -167,7 +188,7 @@ func (s *Stage) own(ctx context.Context, cl *stream.Claim) error {
 }
 
 // Ready is nil when this process is a member of the group and every partition that it was given has recovered
-// its slot and is nearly caught up. A member without partitions, because others have them all, is ready.
+// its slot, is not held and is nearly caught up; else it names each that is not, and why. A member without partitions, because others have them all, is ready.
 func (s *Stage) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,15 +198,34 @@ func (s *Stage) Ready() error {
 	if n := len(s.workers); n < s.given {
 		return fmt.Errorf("stage %s: %d of %d partitions are not taken over yet", s.opt.Stage, s.given-n, s.given)
 	}
-	for p, w := range s.workers {
+	var faults []error
+	for _, p := range slices.Sorted(maps.Keys(s.workers)) {
+		w := s.workers[p]
+		if held := w.hold.text(); held != "" {
+			faults = append(faults, fmt.Errorf("stage %s: partition %d %s", s.opt.Stage, p, held))
+			continue
+		}
 		if !w.recovered.Load() {
-			return fmt.Errorf("stage %s: partition %d is recovering", s.opt.Stage, p)
+			faults = append(faults, fmt.Errorf("stage %s: partition %d is recovering", s.opt.Stage, p))
+			continue
 		}
 		if lag := w.lag.Load(); lag > maxReadyLag {
-			return fmt.Errorf("stage %s: partition %d is %d records behind", s.opt.Stage, p, lag)
+			faults = append(faults, fmt.Errorf("stage %s: partition %d is %d records behind", s.opt.Stage, p, lag))
 		}
 	}
-	return nil
+	return errors.Join(faults...)
+}
+
+// ring wakes the owner of a partition in this process, if there is one, because its slot has changed.
+func (s *Stage) ring(partition int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w := s.workers[partition]; w != nil {
+		select {
+		case w.bell <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // stops says whether an error can not heal by trying again.

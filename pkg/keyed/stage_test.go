@@ -93,6 +93,7 @@ type tally struct {
 	N     map[string]int `json:"n,omitempty"`
 	DueAt int64          `json:"due,omitempty"`
 	Fired int            `json:"fired,omitempty"`
+	Pad   string         `json:"pad,omitempty"`
 }
 
 type tallyFold struct{ topics topic.Set }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"unsafe"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -73,6 +74,15 @@ func (v Value) Text() (string, bool) {
 		return strconv.FormatInt(x, 10), true
 	}
 	return "", false
+}
+
+// Bytes is the element, nil if it is absent. It is what the reply holds: it must not be written to.
+func (v Value) Bytes() []byte {
+	s, ok := v.v.(string)
+	if !ok {
+		return nil
+	}
+	return unsafe.Slice(unsafe.StringData(s), len(s)) //nolint:gosec // states are large and read once: no copy
 }
 
 // Int is the element as a number, 0 if it is absent or none.
