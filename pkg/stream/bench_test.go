@@ -15,8 +15,6 @@ import (
 // Shapes: an event of 575 bytes with the headers that Weft writes (production-like); and one batch of
 // records with neither key nor value and one of the largest that is split (pathological).
 
-const benchBatch = 2000
-
 func event575() Record {
 	return Record{
 		Key: []byte("0f8c1f5e-9b1d-8d0a-b5a4-3a5a4d3f5c11"), Value: filler(575),
@@ -26,14 +24,6 @@ func event575() Record {
 			{Key: topic.HeaderReceivedAt, Value: []byte("1795344202696")}, {Key: topic.HeaderTrust, Value: []byte("untrusted")},
 		},
 	}
-}
-
-func repeated(r Record, n int) []Record {
-	recs := make([]Record, n)
-	for i := range recs {
-		recs[i] = r
-	}
-	return recs
 }
 
 func BenchmarkParse(b *testing.B) {
@@ -58,17 +48,6 @@ func BenchmarkParse(b *testing.B) {
 	}
 }
 
-// plainBatch is an uncompressed batch, as of a producer without compression.
-func plainBatch(recs []Record) []byte {
-	b := shaped(recs[:1], shape{producer: -1})[:batchHeader]
-	for i := range recs {
-		b = appendRecord(b, &recs[i], i)
-	}
-	putLengths(b, len(recs))
-	b[atAttributes+1] = 0
-	return sealed(b)
-}
-
 func BenchmarkEncode(b *testing.B) {
 	var c Client
 	recs := repeated(event575(), benchBatch)
@@ -76,33 +55,6 @@ func BenchmarkEncode(b *testing.B) {
 	for i := 0; i < b.N; i += benchBatch {
 		c.encode(recs, time.UnixMilli(1))
 	}
-}
-
-// BenchmarkFetch drains a broker that serves one canned batch for ever: this package, then kafka-go's Reader.
-func BenchmarkFetch(b *testing.B) {
-	cluster := fake(b, kfake.SeedTopics(1, "t"), kfake.SyntheticFetch(kfake.SyntheticBatch{Batch: plainBatch(repeated(event575(), 1000))}))
-	b.Run("weft", func(b *testing.B) {
-		c := client(b, cluster.ListenAddrs())
-		f := c.NewFetcher("t", 0, 0, FetchOptions{})
-		b.ReportAllocs()
-		for i := 0; i < b.N; {
-			got, err := f.Fetch(context.Background(), time.Second)
-			if err != nil {
-				b.Fatal(err)
-			}
-			i += len(got.Records)
-		}
-	})
-	b.Run("reader", func(b *testing.B) {
-		r := kafka.NewReader(kafka.ReaderConfig{Brokers: cluster.ListenAddrs(), Topic: "t", MaxBytes: DefaultFetchBytes})
-		defer func() { require.NoError(b, r.Close()) }()
-		b.ReportAllocs()
-		for range b.N {
-			if _, err := r.FetchMessage(context.Background()); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
 }
 
 // BenchmarkProduce writes to a broker that keeps nothing: this package, then kafka-go's Writer.

@@ -21,7 +21,7 @@ const (
 	maxFetchBytes = 64 << 20
 	// keptBytes is the largest answer whose memory is used again: room for what a single large batch took is
 	// not kept for ever.
-	keptBytes = 2 * DefaultFetchBytes
+	keptBytes = maxMessageBytes
 	// corruptAttempts is how often a corrupt batch is fetched again before that is an error: it may have
 	// been damaged on the way, or one replica's disk may be.
 	corruptAttempts = 3

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,7 +21,13 @@ import (
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if kind := os.Getenv(brokerEnv); kind != "" {
+		serveBroker(kind)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience is how long a test waits for a condition; it is never slept through.
 const patience = 30 * time.Second

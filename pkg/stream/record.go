@@ -59,20 +59,31 @@ func (p *parser) headers(b []byte, at int, r *Record, n int) int {
 	like := p.slots.last
 	r.Headers = p.slots.take(n)
 	for i := range r.Headers {
-		size, from := varint(b, at)
-		if from < 0 || size < 0 || size > int64(len(b)-from) {
+		h, size := &r.Headers[i], short(b, at)
+		if at++; size < 0 {
+			if size, at = length(b, at-1); size < 0 {
+				return -1
+			}
+		}
+		if size > len(b)-at {
 			return -1
 		}
-		at = from + int(size)
-		h, key := &r.Headers[i], b[from:at]
+		key := b[at : at+size]
 		if i < len(like) && like[i].Key == string(key) { // records of one producer have the same headers
 			h.Key = like[i].Key
 		} else {
 			h.Key = p.name(key)
 		}
-		if h.Value, at = nullable(b, at); at < 0 {
-			return -1
+		at += size
+		size = short(b, at)
+		if at++; size < 0 || size > len(b)-at {
+			if h.Value, at = nullable(b, at-1); at < 0 {
+				return -1
+			}
+			continue
 		}
+		h.Value = b[at : at+size : at+size]
+		at += size
 	}
 	return at
 }
@@ -116,17 +127,21 @@ func (s *slots) take(n int) []topic.Header {
 	return s.last
 }
 
-// varint reads one of Kafka's zigzag varints, which are Go's, and returns where it ends, or -1.
-func varint(b []byte, at int) (int64, int) {
-	if uint(at) < uint(len(b)) && b[at] < 0x80 {
-		return int64(b[at]>>1) ^ -int64(b[at]&1), at + 1
+// short is a length that takes one byte, as most do; -1: it is another varint. It is inlined, varint is not.
+func short(b []byte, at int) int {
+	if uint(at) < uint(len(b)) && b[at]&0x81 == 0 {
+		return int(b[at] >> 1)
 	}
-	return longVarint(b, at)
+	return -1
 }
 
-func longVarint(b []byte, at int) (int64, int) {
-	if at > len(b) {
+// varint reads one of Kafka's zigzag varints, which are Go's, and returns where it ends, or -1.
+func varint(b []byte, at int) (int64, int) {
+	if at >= len(b) {
 		return 0, -1
+	}
+	if b[at] < 0x80 {
+		return int64(b[at]>>1) ^ -int64(b[at]&1), at + 1
 	}
 	x, n := binary.Varint(b[at:])
 	if n <= 0 {
@@ -135,17 +150,26 @@ func longVarint(b []byte, at int) (int64, int) {
 	return x, at + n
 }
 
-// nullable reads bytes behind their length, of which -1 means null, and returns where they end, or -1.
-func nullable(b []byte, at int) ([]byte, int) {
+// length reads the length of bytes, and returns where it ends; -1 if it is none.
+func length(b []byte, at int) (int, int) {
 	n, at := varint(b, at)
 	if at < 0 || n < 0 || n > int64(len(b)-at) {
-		if at < 0 || n != -1 {
-			return nil, -1
-		}
-		return nil, at
+		return -1, -1
 	}
-	end := at + int(n)
-	return b[at:end:end], end
+	return int(n), at
+}
+
+// nullable reads bytes behind their length, of which -1 means null, and returns where they end, or -1.
+func nullable(b []byte, at int) ([]byte, int) {
+	n, from := varint(b, at)
+	switch {
+	case from > 0 && n == -1:
+		return nil, from
+	case from < 0 || n < 0 || n > int64(len(b)-from):
+		return nil, -1
+	}
+	end := from + int(n)
+	return b[from:end:end], end
 }
 
 func i64(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) } //nolint:gosec // bits
