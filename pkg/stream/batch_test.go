@@ -31,6 +31,13 @@ func (p *parser) parse(data []byte, aborted []abortedTxn, from int64) ([]Record,
 	return recs, next, nil
 }
 
+// encoded is recs as one batch of no producer.
+func encoded(recs []Record, now time.Time) []byte {
+	var e encoder
+	e.batch(&lane{producer: noProducer, epoch: -1, sequence: -1}, recs, now)
+	return e.frame
+}
+
 // shape alters a batch that encode made, as a broker, a compaction or another producer would have it.
 type shape struct {
 	base       int64
@@ -40,8 +47,7 @@ type shape struct {
 }
 
 func shaped(recs []Record, s shape) []byte {
-	var c Client
-	b := c.encode(recs, time.UnixMilli(1_700_000_000_000))
+	b := encoded(recs, time.UnixMilli(1_700_000_000_000))
 	if len(s.drop) > 0 { // compaction takes records out and leaves the offsets of the others
 		body := []byte{}
 		for i := range recs {
@@ -296,8 +302,7 @@ func TestEncodeParseProperty(t *testing.T) {
 			require.Equal(t, got, recordSize(&recs[i], i))
 			size += got
 		}
-		var c Client
-		b := c.encode(recs, time.UnixMilli(1_700_000_000_123))
+		b := encoded(recs, time.UnixMilli(1_700_000_000_123))
 		require.LessOrEqual(t, len(b), batchHeader+size)
 		p := newParser("t", 3)
 		got, next, err := p.parse(b, nil, 0)

@@ -49,11 +49,12 @@ func BenchmarkParse(b *testing.B) {
 }
 
 func BenchmarkEncode(b *testing.B) {
-	var c Client
+	var e encoder
 	recs := repeated(event575(), benchBatch)
 	b.ReportAllocs()
 	for i := 0; i < b.N; i += benchBatch {
-		c.encode(recs, time.UnixMilli(1))
+		e.frame = e.frame[:0]
+		e.batch(&lane{}, recs, time.UnixMilli(1))
 	}
 }
 

@@ -52,7 +52,7 @@ type Client struct {
 	refreshed  time.Time     // for who has the token
 
 	lanesMu sync.Mutex
-	lanes   map[lane]chan struct{} // see produce.go: holds a token while no request is in flight
+	lanes   map[laneName]*lane
 
 	coordMu      sync.Mutex
 	coordinators map[string]int32 // group to broker id
@@ -120,7 +120,7 @@ func New(cfg config.Kafka, log *zap.Logger, opts ...Option) (*Client, error) {
 		topicPatience: topicPatience,
 		watchEvery:    watchEvery,
 		groups:        groups,
-		lanes:         make(map[lane]chan struct{}),
+		lanes:         make(map[laneName]*lane),
 		coordinators:  make(map[string]int32),
 	}, nil
 }
@@ -145,18 +145,24 @@ func (c *Client) Ping(ctx context.Context) error {
 func (c *Client) do(ctx context.Context, timeout time.Duration, key protocol.ApiKey, version int16, body []byte,
 	route func(protocol.Cluster) (protocol.Broker, error),
 ) (*reader, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	w := writer{b: make([]byte, 0, 16+len(c.cfg.ClientID)+len(body))}
 	w.head(key, version, c.cfg.ClientID)
 	w.b = append(w.b, body...)
-	m, err := c.transport.RoundTrip(ctx, c.addr, &exchange{key: key, version: version, frame: w.b, route: route})
+	seal(w.b)
+	return c.send(ctx, timeout, &exchange{key: key, version: version, frame: w.b, route: route})
+}
+
+// send is do for a whole request.
+func (c *Client) send(ctx context.Context, timeout time.Duration, e *exchange) (*reader, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	m, err := c.transport.RoundTrip(ctx, c.addr, e)
 	if err != nil {
 		return nil, err
 	}
 	a, ok := m.(*answer)
 	if !ok {
-		return nil, fmt.Errorf("%s: %w", key, errMalformed)
+		return nil, fmt.Errorf("%s: %w", e.key, errMalformed)
 	}
 	return &reader{b: a.body}, nil
 }

@@ -90,8 +90,7 @@ func serveBroker(kind string) {
 	case "plain":
 		opts = append(opts, kfake.SyntheticFetch(kfake.SyntheticBatch{Batch: plainBatch(events(100))}))
 	case "lz4":
-		var c Client
-		opts = append(opts, kfake.SyntheticFetch(kfake.SyntheticBatch{Batch: c.encode(events(1000), time.UnixMilli(1_700_000_000_000))}))
+		opts = append(opts, kfake.SyntheticFetch(kfake.SyntheticBatch{Batch: encoded(events(1000), time.UnixMilli(1_700_000_000_000))}))
 	case "blackhole":
 		opts = append(opts, kfake.BlackholeProduce())
 	}

@@ -1,14 +1,15 @@
 package stream
 
 import (
-	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"math/bits"
 	"time"
 
 	"github.com/pierrec/lz4/v4"
 	"github.com/segmentio/kafka-go/compress"
+	"github.com/segmentio/kafka-go/protocol"
 )
 
 // compressAbove is the size of a batch's records from which on it is compressed with LZ4: JSON shrinks to
@@ -16,68 +17,98 @@ import (
 // Below it the frame costs about what it saves, and small batches are those whose latency counts.
 const compressAbove = 4 << 10
 
-// encoder is the memory of one encode call, kept for the next.
+// encoder is the memory of one Produce request, kept for the next.
 type encoder struct {
-	records []byte
-	packed  bytes.Buffer
-	lz4     *lz4.Writer
+	frame     []byte // the request
+	records   []byte
+	lz4       *lz4.Writer
+	abandoned bool // the request may still be on the wire
 }
 
-// encode returns recs as one record batch, magic 2, stamped with now.
-func (c *Client) encode(recs []Record, now time.Time) []byte {
-	e, _ := c.encoders.Get().(*encoder)
-	if e == nil {
-		e = &encoder{}
+func (c *Client) encoder() *encoder {
+	if e, ok := c.encoders.Get().(*encoder); ok {
+		return e
 	}
-	defer c.encoders.Put(e)
+	return &encoder{}
+}
+
+func (c *Client) release(e *encoder) {
+	if !e.abandoned {
+		c.encoders.Put(e)
+	}
+}
+
+// request makes a Produce request of recs, as the next batch of a lane.
+func (e *encoder) request(clientID string, timeout time.Duration, l *lane, recs []Record) {
+	w := writer{b: e.frame[:0]}
+	w.head(protocol.Produce, 8, clientID)
+	w.nullStr("") // no transaction
+	w.int16(acksAll)
+	w.int32(int32(timeout.Milliseconds())) //nolint:gosec // at most produceAttempt
+	w.array(1)
+	w.str(l.topic)
+	w.array(1)
+	w.int32(l.partition)
+	size := len(w.b)
+	w.int32(0)
+	e.frame = w.b
+	e.batch(l, recs, time.Now())
+	binary.BigEndian.PutUint32(e.frame[size:], u32(len(e.frame)-size-4))
+	seal(e.frame)
+}
+
+// batch appends recs to the frame as one record batch, magic 2, stamped with now.
+func (e *encoder) batch(l *lane, recs []Record, now time.Time) {
 	e.records = e.records[:0]
 	for i := range recs {
 		e.records = appendRecord(e.records, &recs[i], i)
 	}
-	body, codec := e.records, compress.None
-	if len(body) > compressAbove {
-		if packed := e.pack(); packed != nil && len(packed) < len(body) {
-			body, codec = packed, compress.Lz4
-		}
+	start := len(e.frame)
+	e.frame = append(e.frame, make([]byte, batchHeader)...)
+	codec := compress.None
+	if len(e.records) > compressAbove && e.pack() && len(e.frame)-start-batchHeader < len(e.records) {
+		codec = compress.Lz4
+	} else {
+		e.frame = append(e.frame[:start+batchHeader], e.records...)
 	}
-	b := make([]byte, batchHeader, batchHeader+len(body))
-	binary.BigEndian.PutUint32(b[atLength:], u32(batchHeader-atLength-4+len(body)))
+	b := e.frame[start:]
+	binary.BigEndian.PutUint32(b[atLength:], u32(len(b)-atLength-4))
 	binary.BigEndian.PutUint32(b[atLength+4:], ^uint32(0)) // leader epoch: the broker sets it
 	b[atMagic] = magicV2
 	b[atAttributes+1] = byte(codec)
 	binary.BigEndian.PutUint32(b[atLastDelta:], u32(len(recs)-1))
-	ms := uint64(now.UnixMilli())
+	ms := uint64(now.UnixMilli()) //nolint:gosec // bits
 	binary.BigEndian.PutUint64(b[atFirstTime:], ms)
 	binary.BigEndian.PutUint64(b[atMaxTime:], ms)
-	for i := atProducer; i < atCount; i++ {
-		b[i] = 0xff // producer id, epoch and sequence: -1, none
-	}
+	binary.BigEndian.PutUint64(b[atProducer:], uint64(l.producer))   //nolint:gosec // bits
+	binary.BigEndian.PutUint16(b[atEpoch:], uint16(l.epoch))         //nolint:gosec // bits
+	binary.BigEndian.PutUint32(b[atSequence:], u32(int(l.sequence))) //nolint:gosec // bits
 	binary.BigEndian.PutUint32(b[atCount:], u32(len(recs)))
-	b = append(b, body...)
-	binary.BigEndian.PutUint32(b[atCRC:], crc32.Checksum(b[atAttributes:], crc32.MakeTable(crc32.Castagnoli)))
-	return b
+	binary.BigEndian.PutUint32(b[atCRC:], crc32.Checksum(b[atAttributes:], castagnoli))
 }
 
-// pack compresses e.records; nil if that did not work, which only a full memory could cause.
-func (e *encoder) pack() []byte {
-	e.packed.Reset()
+// pack appends the records to the frame, compressed. It only fails when memory is full.
+func (e *encoder) pack() bool {
 	if e.lz4 == nil {
-		e.lz4 = lz4.NewWriter(&e.packed)
-		// Blocks of 64 KiB, as Kafka's Java client has them: the writer's buffers stay small.
-		if err := e.lz4.Apply(lz4.BlockSizeOption(lz4.Block64Kb), lz4.ConcurrencyOption(1)); err != nil {
+		e.lz4 = lz4.NewWriter(nil)
+		// Blocks of 64 KiB, as Kafka's Java client has them: the writer's buffers stay small. No checksum: the
+		// batch has one of its own.
+		if err := e.lz4.Apply(lz4.BlockSizeOption(lz4.Block64Kb), lz4.ConcurrencyOption(1), lz4.ChecksumOption(false)); err != nil {
 			e.lz4 = nil
-			return nil
+			return false
 		}
-	} else {
-		e.lz4.Reset(&e.packed)
 	}
-	if _, err := e.lz4.Write(e.records); err != nil {
-		return nil
-	}
-	if err := e.lz4.Close(); err != nil {
-		return nil
-	}
-	return e.packed.Bytes()
+	e.lz4.Reset((*frameWriter)(e))
+	_, err := e.lz4.Write(e.records)
+	return errors.Join(err, e.lz4.Close()) == nil
+}
+
+// frameWriter appends to the frame of an encoder.
+type frameWriter encoder
+
+func (w *frameWriter) Write(p []byte) (int, error) {
+	w.frame = append(w.frame, p...)
+	return len(p), nil
 }
 
 // appendRecord writes one record (Kafka documentation, "Record").

@@ -8,6 +8,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
+	"go.uber.org/zap"
 )
 
 const (
@@ -22,35 +23,33 @@ const (
 	acksAll = -1
 )
 
-// lane is one partition as producers see it.
-type lane struct {
-	topic     string
-	partition int
-}
-
 // Produce appends recs to one partition, in order, and returns nil only when all in-sync replicas have
 // them. Topic, Partition, Offset and Time of the records are not looked at. It retries until ctx ends;
 // then some or all of recs may have been written. An error wrapping ErrPermanent will not go away; a
-// *RecordError among them says which record is at fault. Records sent twice, because an answer was lost,
-// stand in the log twice.
+// *RecordError among them says which record is at fault.
+//
+// What one call writes stands in the log once, however often its requests are repeated, as long as the broker
+// remembers this producer; if it does not, a batch whose answer was lost may stand there twice. So may records
+// of a call that failed and that the caller repeats.
 //
 // Calls for the same partition wait for each other. A caller whose order matters must repeat a failed call
-// before it sends anything later.
+// before it sends anything later; what may still be on its way of the failed one is refused once the repeated
+// one is written.
 func (c *Client) Produce(ctx context.Context, topicName string, partition int, recs []Record) error {
 	if len(recs) == 0 {
 		return nil
 	}
-	free := c.lane(topicName, partition)
+	what := produceWhat{topicName, partition}
+	l := c.lane(topicName, partition)
 	select {
-	case <-free:
-		defer func() { free <- struct{}{} }()
+	case <-l.free:
+		defer func() { l.free <- struct{}{} }()
 	case <-ctx.Done():
-		return fmt.Errorf("produce to %s partition %d: %w", topicName, partition, context.Cause(ctx))
+		return fmt.Errorf("%s: %w", what, context.Cause(ctx))
 	}
-	what := fmt.Sprintf("produce to %s partition %d", topicName, partition)
 	for done := 0; done < len(recs); {
 		n := chunk(recs[done:])
-		if err := c.produceChunk(ctx, what, topicName, partition, recs[done:done+n]); err != nil {
+		if err := c.produceChunk(ctx, what, l, recs[done:done+n]); err != nil {
 			if re := (*RecordError)(nil); errors.As(err, &re) {
 				re.Index += done
 			}
@@ -61,17 +60,14 @@ func (c *Client) Produce(ctx context.Context, topicName string, partition int, r
 	return nil
 }
 
-// lane returns the channel that holds a token while nothing is in flight to the partition.
-func (c *Client) lane(topicName string, partition int) chan struct{} {
-	c.lanesMu.Lock()
-	defer c.lanesMu.Unlock()
-	free, ok := c.lanes[lane{topicName, partition}]
-	if !ok {
-		free = make(chan struct{}, 1)
-		free <- struct{}{}
-		c.lanes[lane{topicName, partition}] = free
-	}
-	return free
+// produceWhat names a call in errors.
+type produceWhat struct {
+	topic     string
+	partition int
+}
+
+func (w produceWhat) String() string {
+	return fmt.Sprintf("produce to %s partition %d", w.topic, w.partition)
 }
 
 // chunk is how many of recs go into one request: at least one.
@@ -87,14 +83,8 @@ func chunk(recs []Record) int {
 
 // produceChunk sends recs as one batch. If the broker finds that too large, which happens where its limit
 // is lower than ours, halves are sent one after the other, down to the record that is at fault.
-func (c *Client) produceChunk(ctx context.Context, what, topicName string, partition int, recs []Record) error {
-	batch := c.encode(recs, time.Now())
-	err := c.retry(ctx, what, func(ctx context.Context) error {
-		return c.produceOnce(ctx, topicName, i32(partition), batch)
-	})
-	if err == nil {
-		return nil
-	}
+func (c *Client) produceChunk(ctx context.Context, what produceWhat, l *lane, recs []Record) error {
+	err := c.produceBatch(ctx, what, l, recs)
 	switch kafkaCode(err) {
 	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.InvalidMessageSize:
 	default:
@@ -104,33 +94,83 @@ func (c *Client) produceChunk(ctx context.Context, what, topicName string, parti
 		return fmt.Errorf("%s: %w", what, &RecordError{Bytes: recordSize(&recs[0], 0), Err: kafkaCode(err)})
 	}
 	half := len(recs) / 2
-	if err := c.produceChunk(ctx, what, topicName, partition, recs[:half]); err != nil {
+	if err := c.produceChunk(ctx, what, l, recs[:half]); err != nil {
 		return err
 	}
-	err = c.produceChunk(ctx, what, topicName, partition, recs[half:])
+	err = c.produceChunk(ctx, what, l, recs[half:])
 	if re := (*RecordError)(nil); errors.As(err, &re) {
 		re.Index += half
 	}
 	return err
 }
 
-func (c *Client) produceOnce(ctx context.Context, topicName string, partition int32, batch []byte) error {
+// produceBatch sends one batch until it is stored. A broker that has forgotten the producer is sent the batch as
+// of a new one.
+func (c *Client) produceBatch(ctx context.Context, what produceWhat, l *lane, recs []Record) error {
+	var pause backoff
+	for {
+		if l.producer == noProducer {
+			if err := c.identify(ctx, what.String(), l); err != nil {
+				return err
+			}
+		}
+		err := c.produceAs(ctx, what, l, recs)
+		switch {
+		case err == nil:
+			l.stored(len(recs))
+			return nil
+		case !forgotten(err):
+			l.abandon()
+			return err
+		}
+		c.log.Error("broker no longer knows this producer, going on as a new one: records that it had acknowledged may be gone",
+			zap.String("topic", l.topic), zap.Int32("partition", l.partition), zap.Error(err))
+		if l.producer = noProducer; !pause.wait(ctx) {
+			return fmt.Errorf("%s: %w (last failure: %w)", what, context.Cause(ctx), err)
+		}
+	}
+}
+
+// produceAs sends one batch, again and again with the same sequence numbers, until the broker has stored it,
+// has refused it for good, or has forgotten the producer.
+func (c *Client) produceAs(ctx context.Context, what produceWhat, l *lane, recs []Record) error {
+	e := c.encoder()
+	defer c.release(e)
+	e.request(c.cfg.ClientID, produceTime(ctx), l, recs)
+	var lost error
+	err := c.retry(ctx, what.String(), func(ctx context.Context) error {
+		err := c.produceOnce(ctx, l, e)
+		switch {
+		case kafkaCode(err) == kafka.DuplicateSequenceNumber: // it is stored, and so are later ones
+			return nil
+		case forgotten(err):
+			lost = err
+			return nil
+		}
+		return err
+	})
+	if err == nil {
+		err = lost
+	}
+	return err
+}
+
+// produceTime is how long the broker may wait for its replicas.
+func produceTime(ctx context.Context) time.Duration {
 	timeout := produceAttempt - produceSlack
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, max(time.Until(deadline), time.Millisecond))
 	}
-	w := writer{b: make([]byte, 0, 64+len(topicName)+len(batch))}
-	w.nullStr("") // no transaction
-	w.int16(acksAll)
-	w.int32(int32(timeout.Milliseconds())) //nolint:gosec // at most produceAttempt
-	w.array(1)
-	w.str(topicName)
-	w.array(1)
-	w.int32(partition)
-	w.int32(i32(len(batch)))
-	w.b = append(w.b, batch...)
-	r, err := c.do(ctx, produceAttempt, protocol.Produce, 8, w.b, toLeader(topicName, partition))
+	return timeout
+}
+
+// produceOnce is one request.
+func (c *Client) produceOnce(ctx context.Context, l *lane, e *encoder) error {
+	r, err := c.send(ctx, produceAttempt, &exchange{
+		key: protocol.Produce, version: 8, frame: e.frame, route: toLeader(l.topic, l.partition),
+	})
 	if err != nil {
+		e.abandoned = true
 		return err
 	}
 	answered := 0

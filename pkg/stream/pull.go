@@ -169,6 +169,7 @@ func (q *pull) encode(p *puller, now time.Time) time.Duration {
 	putArray(w.b[topics:], n)
 	w.array(0) // forgotten topics
 	w.str("")  // rack
+	seal(w.b)
 	q.frame = w.b
 	return wait
 }

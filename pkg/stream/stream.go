@@ -6,7 +6,8 @@
 // It guarantees:
 //   - Produce returns nil only when all in-sync replicas have the records; per partition one request is in
 //     flight and nothing is sent past a failed one, so that no gap can open (architecture section 4, rule 1).
-//     Repeats are possible: a request whose answer was lost is sent again. Readers drop them by position.
+//     A request whose answer was lost is sent again and stored once (lane.go). Repeats remain possible where a
+//     caller repeats a call or the broker has forgotten the producer: readers drop them by position.
 //   - A Fetcher delivers every committed record once and in order, checks each batch's CRC-32C, leaves out
 //     aborted transactions and control records, and never skips: an offset that is gone is an error.
 //   - A Claim's commit carries generation and member: a stale owner's commit is refused (ErrFenced). A claim

@@ -22,7 +22,7 @@ var errMalformed = errors.New("answer is cut short or malformed")
 type exchange struct {
 	key     protocol.ApiKey
 	version int16
-	frame   []byte // the whole request, see writer.head
+	frame   []byte // the whole request, see writer.head and seal
 	// route picks the broker; one with a negative id means any.
 	route func(protocol.Cluster) (protocol.Broker, error)
 	// read takes the answer off the wire, where that is not to go into memory of its own.
@@ -68,7 +68,6 @@ func (e *exchange) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
 		return nil, fmt.Errorf("broker knows %s up to version %d, needed is %d (Kafka 2.3 or later): %w",
 			e.key, e.supported, e.version, errUnsupported)
 	}
-	binary.BigEndian.PutUint32(e.frame, u32(len(e.frame)-4))
 	if _, err := rw.Write(e.frame); err != nil {
 		return nil, err
 	}
@@ -101,7 +100,7 @@ func (e *exchange) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
 // correlation is the id of every request: one at a time is on a connection.
 const correlation = 1
 
-// head begins a request: its size, which RawExchange fills in, and its header.
+// head begins a request: its size, which seal fills in, and its header.
 func (w *writer) head(key protocol.ApiKey, version int16, clientID string) {
 	w.int32(0)
 	w.int16(int16(key))
@@ -109,6 +108,9 @@ func (w *writer) head(key protocol.ApiKey, version int16, clientID string) {
 	w.int32(correlation)
 	w.str(clientID)
 }
+
+// seal fills in the size of a whole request.
+func seal(frame []byte) { binary.BigEndian.PutUint32(frame, u32(len(frame)-4)) }
 
 // writer encodes Kafka's primitive types (big endian, lengths in front) of the non-flexible versions.
 type writer struct{ b []byte }
