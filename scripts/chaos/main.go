@@ -33,6 +33,7 @@ type options struct {
 	rate     float64
 	delay    time.Duration
 	patience time.Duration
+	away     time.Duration
 	cluster  bool
 	fresh    bool
 }
@@ -68,6 +69,7 @@ func parse(args []string) (options, error) {
 	f.Float64Var(&o.rate, "visitors", 3, "visitors a second, each with about eight events")
 	f.DurationVar(&o.delay, "delay", 20*time.Second, "of the abandoned-cart journey")
 	f.DurationVar(&o.patience, "patience", 4*time.Minute, "how long everything may take to come to rest afterwards")
+	f.DurationVar(&o.away, "outage", 0, "no strikes: all brokers are gone for this long, under load")
 	f.BoolVar(&o.cluster, "cluster", false, "a Redis Cluster of three nodes instead of one Redis")
 	f.BoolVar(&o.fresh, "fresh", false, "drop a run that was killed, instead of going on with it")
 	if err := f.Parse(args); err != nil {

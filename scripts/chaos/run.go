@@ -120,6 +120,7 @@ func (c *chaos) open() error {
 		over := time.Duration(c.minutes * loadShare * float64(time.Minute))
 		c.plan = ledger.Plan{
 			Seed: c.seed, Run: demo.RunID(time.Now()), Visitors: max(20, int(c.rate*over.Seconds())), Over: over, Delay: c.delay, Cluster: c.cluster,
+			Static: c.seed%2 == 0,
 		}
 	}
 	c.visitors = demo.Generate(demo.Plan{Seed: c.plan.Seed, Visitors: c.plan.Visitors, Run: c.plan.Run, Delay: c.plan.Delay, Over: c.plan.Over})
@@ -134,13 +135,13 @@ func (c *chaos) open() error {
 	if c.mailbox, err = demo.OpenMailbox("127.0.0.1:0"); err != nil {
 		return err
 	}
-	c.d = &servers.Deployment{Dir: c.dir, Binary: c.binary, Self: self, Cluster: c.plan.Cluster, Mail: c.mailbox.Addr(), Journey: journey}
+	c.d = &servers.Deployment{Dir: c.dir, Binary: c.binary, Self: self, Cluster: c.plan.Cluster, Static: c.plan.Static, Mail: c.mailbox.Addr(), Journey: journey}
 	how := "begins"
 	if c.resumed {
 		how = "goes on after it was killed"
 	}
-	fmt.Printf("chaos: the run of seed %d %s: %d visitors over %s, Redis Cluster: %t; data and logs in %s\n",
-		c.plan.Seed, how, c.plan.Visitors, c.plan.Over, c.plan.Cluster, c.dir)
+	fmt.Printf("chaos: the run of seed %d %s: %d visitors over %s, Redis Cluster: %t, static membership: %t; data and logs in %s\n",
+		c.plan.Seed, how, c.plan.Visitors, c.plan.Over, c.plan.Cluster, c.plan.Static, c.dir)
 	return nil
 }
 
@@ -239,8 +240,12 @@ func (c *chaos) strike(ctx context.Context) error {
 		}
 	})
 	both.Go(func() {
-		plan := strikes.Plan{Seed: c.plan.Seed, For: time.Duration(c.minutes * float64(time.Minute)), PerPart: c.strikes}
-		errStrikes = strikes.New(plan, c.d, c.ledger).Run(ctx)
+		if c.away > 0 {
+			errStrikes = c.outage(ctx)
+		} else {
+			plan := strikes.Plan{Seed: c.plan.Seed, For: time.Duration(c.minutes * float64(time.Minute)), PerPart: c.strikes}
+			errStrikes = strikes.New(plan, c.d, c.ledger).Run(ctx)
+		}
 		if err := c.d.Heal(context.WithoutCancel(ctx)); err != nil || errStrikes != nil {
 			errStrikes = errors.Join(errStrikes, err)
 			cancel()

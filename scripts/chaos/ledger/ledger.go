@@ -45,6 +45,7 @@ type Plan struct {
 	Over     time.Duration `json:"over"`
 	Delay    time.Duration `json:"delay"`
 	Cluster  bool          `json:"cluster,omitempty"`
+	Static   bool          `json:"static,omitempty"` // group membership; every other seed
 }
 
 // Entry is one line.

@@ -40,6 +40,7 @@ type Deployment struct {
 	Binary  string // of weft
 	Self    string // this binary, which can be a ClickHouse
 	Cluster bool   // Redis Cluster instead of one Redis
+	Static  bool   // each process has its kafka.instance_id
 	Mail    string // address of the mail server
 	Journey []byte // the journey file
 

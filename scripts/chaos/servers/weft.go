@@ -105,6 +105,9 @@ func (d *Deployment) services() error {
 				"WEFT_ADMIN_LISTEN="+admin,
 				"WEFT_COLLECTOR_LISTEN="+strings.TrimPrefix(d.Doors[i], "http://"),
 				"WEFT_BUILDER_LISTEN="+d.address(name+"-api"))
+			if d.Static {
+				env = append(env, "WEFT_KAFKA_INSTANCE_ID="+name)
+			}
 			s := &Service{Stage: stage, Clock: &Clock{}}
 			s.Process = &Process{
 				Name: name, argv: []string{d.Binary, stage, "--config", d.proxiedConfig()}, env: env,
