@@ -194,13 +194,15 @@ func TestWhatIsWrittenFits(t *testing.T) {
 	s := newSet(t)
 	audiences, err := profile.ParseAudiences("a.yaml", []byte("audiences:\n  - name: buyers\n    when: profile.orders > 0\n"))
 	require.NoError(t, err)
-	doc, changes, errs := profileState(t).Settle(ada, audiences, noon)
+	st := profileState(t)
+	changes, errs := st.Settle(ada, audiences, noon)
 	require.Empty(t, errs)
 	require.Len(t, changes, 1)
 	changes = append(changes, profile.AudienceChange{Audience: "buyers", Profile: eve, Change: profile.Left, At: profile.Time{Time: noon}, Reason: profile.BecauseMerged, Into: ada})
-	document, err := doc.Encode()
+	document, err := st.Encode(ada)
 	require.NoError(t, err)
-	big := doc
+	big := st.Document(ada)
+	big.Capped = profile.CappedCarts.Names()
 	big.Traits = map[string]json.RawMessage{"long": json.RawMessage(`"` + strings.Repeat("x", profile.MaxDocument) + `"`)}
 	truncated, err := big.Encode()
 	require.NoError(t, err)

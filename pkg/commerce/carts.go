@@ -2,6 +2,7 @@ package commerce
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -16,20 +17,25 @@ const (
 	MaxCarts = 50
 )
 
-// Carts is one person's carts in one brand. The zero value is ready. It is JSON-serialisable (compact,
-// private names), and not safe for concurrent use.
+// Carts is one person's carts in one brand. The zero value is ready. It is stored by AppendPacked, and not
+// safe for concurrent use.
 //
 // It keeps no history, only what a later or a late operation can still depend on: the time of the last
 // purchase, and of each cart the latest snapshot and the operations after it.
 type Carts struct {
-	Until    int64            `json:"b,omitempty"` // what is in any cart up to here is bought; ms, 0: nothing was
-	ByID     map[string]*cart `json:"c,omitempty"`
-	Unnamed  *snapshot        `json:"k,omitempty"` // latest Checkout Started with products and without cart id
-	Checkout int64            `json:"t,omitempty"` // latest Checkout Started without cart id, ms
+	Until    int64     // what is in any cart up to here is bought; ms, 0: nothing was
+	Unnamed  *snapshot // latest Checkout Started with products and without cart id
+	Checkout int64     // latest Checkout Started without cart id, ms
+	// Forgotten says that MaxOps, MaxCarts or Shrink has left something out here, ever. It is no part of what
+	// converges: an order of arrival that never met a limit has nothing to tell.
+	Forgotten bool
+
+	byID []cart // sorted by ID
 }
 
 // cart is what is known of one cart id after the last purchase.
 type cart struct {
+	ID       string    `json:"-"`
 	Snap     *snapshot `json:"s,omitempty"`
 	Ops      []op      `json:"o,omitempty"` // later than Snap; by (T, ID)
 	Viewed   int64     `json:"v,omitempty"` // latest activity without a change, ms
@@ -39,14 +45,14 @@ type cart struct {
 type snapshot struct {
 	T     int64  `json:"t"`
 	ID    uint64 `json:"i"`
-	Lines []line `json:"l,omitempty"`
+	Lines []Item `json:"l,omitempty"` // never changed once made: snapshots are shared
 }
 
 type op struct {
 	T      int64  `json:"t"`
 	ID     uint64 `json:"i"`
 	Remove bool   `json:"r,omitempty"`
-	Lines  []line `json:"l"`
+	Lines  []Item `json:"l"`
 }
 
 func compareOps(a, b op) int {
@@ -95,7 +101,7 @@ func (c *Carts) Apply(ch Change) {
 	case Add, Remove:
 		k.insert(op{T: t, ID: ch.id, Remove: ch.Kind == Remove, Lines: ch.lines})
 	}
-	k.prune(c.Until)
+	c.prune(k, c.Until)
 	c.limit()
 }
 
@@ -116,13 +122,12 @@ func (c *Carts) until(t int64) {
 	if c.Checkout <= t {
 		c.Checkout = 0
 	}
-	for id, k := range c.ByID {
-		if k.prune(t); k.empty() {
-			delete(c.ByID, id)
-		}
+	for i := range c.byID {
+		c.prune(&c.byID[i], t)
 	}
-	if len(c.ByID) == 0 {
-		c.ByID = nil
+	c.byID = slices.DeleteFunc(c.byID, func(k cart) bool { return k.empty() })
+	if len(c.byID) == 0 {
+		c.byID = nil
 	}
 }
 
@@ -136,7 +141,7 @@ func (c *Carts) BoughtUntil() time.Time {
 
 // Empty says whether nothing at all is known: no cart and no purchase.
 func (c *Carts) Empty() bool {
-	return c.Until == 0 && len(c.ByID) == 0 && c.Unnamed == nil && c.Checkout == 0
+	return c.Until == 0 && len(c.byID) == 0 && c.Unnamed == nil && c.Checkout == 0
 }
 
 // Merge takes everything in that o knows; o stays as it is and shares no changeable memory with c
@@ -150,47 +155,102 @@ func (c *Carts) Merge(o Carts) {
 	if o.Unnamed != nil && o.Unnamed.T > until {
 		c.Unnamed = later(c.Unnamed, o.Unnamed) // a snapshot is never changed once made
 	}
-	for id, from := range o.ByID {
-		k := c.cart(id)
+	c.Forgotten = c.Forgotten || o.Forgotten
+	for i := range o.byID {
+		from := &o.byID[i]
+		k := c.cart(from.ID)
 		k.Viewed = max(k.Viewed, from.Viewed)
 		k.Checkout = max(k.Checkout, from.Checkout)
 		k.Snap = later(k.Snap, from.Snap)
 		for _, p := range from.Ops {
 			k.insert(p)
 		}
-		if k.prune(until); k.empty() {
-			delete(c.ByID, id)
+		if c.prune(k, until); k.empty() {
+			c.drop(from.ID)
 		}
-	}
-	if len(c.ByID) == 0 {
-		c.ByID = nil
 	}
 	c.limit()
 }
 
+func (c *Carts) find(id string) (int, bool) {
+	return slices.BinarySearchFunc(c.byID, id, func(k cart, id string) int { return strings.Compare(k.ID, id) })
+}
+
+// cart is that of an id, made if there is none. It is good until another is made or dropped.
 func (c *Carts) cart(id string) *cart {
-	k := c.ByID[id]
-	if k == nil {
-		if c.ByID == nil {
-			c.ByID = map[string]*cart{}
-		}
-		k = &cart{}
-		c.ByID[id] = k
+	i, found := c.find(id)
+	if !found {
+		c.byID = slices.Insert(c.byID, i, cart{ID: id})
 	}
-	return k
+	return &c.byID[i]
+}
+
+func (c *Carts) drop(id string) {
+	if i, found := c.find(id); found {
+		c.byID = slices.Delete(c.byID, i, i+1)
+	}
+	if len(c.byID) == 0 {
+		c.byID = nil
+	}
 }
 
 // limit forgets the cart of the oldest last operation while there are too many.
 func (c *Carts) limit() {
-	for len(c.ByID) > MaxCarts {
-		oldest, at := "", int64(0)
-		for id, k := range c.ByID {
-			if t := k.last(); oldest == "" || t < at || t == at && id > oldest {
-				oldest, at = id, t
-			}
-		}
-		delete(c.ByID, oldest)
+	for len(c.byID) > MaxCarts {
+		c.forgetOldest()
 	}
+}
+
+func (c *Carts) forgetOldest() {
+	oldest := 0
+	for i := range c.byID {
+		if t, at := c.byID[i].last(), c.byID[oldest].last(); t < at || t == at && i > oldest {
+			oldest = i
+		}
+	}
+	c.drop(c.byID[oldest].ID)
+	c.Forgotten = true
+}
+
+// Shrink leaves out what a reader misses least, for a state that has become too large, and says whether there
+// was anything left to leave out: first the cart that was left alone for longest, while there are several; the
+// last checkout without cart id; of what is left the names, categories and links of products; at last the
+// cart itself. When something was bought stays known.
+func (c *Carts) Shrink() bool {
+	switch {
+	case len(c.byID) > 1:
+		c.forgetOldest()
+	case c.Unnamed != nil:
+		c.Unnamed = nil
+	case len(c.byID) == 1 && c.byID[0].strip():
+	case len(c.byID) == 1:
+		c.byID = nil
+	default:
+		return false
+	}
+	c.Forgotten = true
+	return true
+}
+
+// strip leaves out the texts of lines; false if there are none.
+func (k *cart) strip() bool {
+	changed := false
+	bare := func(ls []Item) []Item {
+		out := slices.Clone(ls) // they may be shared
+		for i := range out {
+			l := &out[i]
+			changed = changed || l.Name != "" || l.Brand != "" || l.Category != "" || l.URL != "" || l.ImageURL != ""
+			l.Name, l.Brand, l.Category, l.URL, l.ImageURL = "", "", "", "", ""
+		}
+		return out
+	}
+	if k.Snap != nil {
+		k.Snap = &snapshot{T: k.Snap.T, ID: k.Snap.ID, Lines: bare(k.Snap.Lines)}
+	}
+	for i := range k.Ops {
+		k.Ops[i].Lines = bare(k.Ops[i].Lines)
+	}
+	return changed
 }
 
 func (k *cart) insert(p op) {
@@ -204,7 +264,7 @@ func (k *cart) insert(p op) {
 
 // prune drops what is bought, what the snapshot replaced and what is beyond MaxOps. An operation of the
 // very millisecond of the snapshot is in the snapshot.
-func (k *cart) prune(until int64) {
+func (c *Carts) prune(k *cart, until int64) {
 	if k.Snap != nil && k.Snap.T <= until {
 		k.Snap = nil
 	}
@@ -221,6 +281,7 @@ func (k *cart) prune(until int64) {
 	keep, size := len(k.Ops), 0
 	for keep > 0 && k.Ops[keep-1].T > floor {
 		if size += len(k.Ops[keep-1].Lines); size > MaxOps {
+			c.Forgotten = true
 			break
 		}
 		keep--

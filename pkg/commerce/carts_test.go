@@ -1,6 +1,7 @@
 package commerce
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/weft-cdp/weft/pkg/packed"
 )
 
 // step is one operation on Carts: a change, or a purchase.
@@ -29,8 +32,8 @@ var base = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func at(n int) time.Time { return base.Add(time.Duration(n) * time.Second) }
 
-func item(product string, quantity int64) line {
-	return line{ProductID: product, Name: "name of " + product, Price: 25_000, Quantity: quantity * 10_000, Currency: "EUR"}
+func item(product string, quantity int64) Item {
+	return Item{ProductID: product, Name: "name of " + product, Price: 25_000, Quantity: quantity * 10_000, Currency: "EUR"}
 }
 
 func genStep(maxTime int) *rapid.Generator[step] {
@@ -44,8 +47,8 @@ func genStep(maxTime int) *rapid.Generator[step] {
 			Time:   when,
 			CartID: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "cart"),
 		}
-		lines := func(least, most int) []line {
-			return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) line {
+		lines := func(least, most int) []Item {
+			return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Item {
 				l := item(rapid.SampledFrom([]string{"p", "q", "r"}).Draw(t, "product"), rapid.Int64Range(0, 3).Draw(t, "quantity"))
 				l.Price = rapid.Int64Range(0, 1_000_000).Draw(t, "price")
 				l.Currency = rapid.SampledFrom([]string{"EUR", "PLN"}).Draw(t, "currency")
@@ -93,10 +96,11 @@ func shuffled[T any](t *rapid.T, items []T) []T {
 	return items
 }
 
-func state(t require.TestingT, c *Carts) string {
-	b, err := json.Marshal(c)
-	require.NoError(t, err)
-	return string(b)
+// state is c as it is stored, without Forgotten, which does not converge.
+func state(c *Carts) string {
+	same := *c
+	same.Forgotten = false
+	return string(same.AppendPacked(nil))
 }
 
 // tree folds steps over a random tree of merges.
@@ -113,9 +117,9 @@ func tree(t *rapid.T, steps []step) Carts {
 		n = len(steps) / 2
 	}
 	left, right := tree(t, steps[:n]), tree(t, steps[n:])
-	before := state(t, &right)
+	before := state(&right)
 	left.Merge(right)
-	require.Equal(t, before, state(t, &right), "Merge changed what it merged from")
+	require.Equal(t, before, state(&right), "Merge changed what it merged from")
 	return left
 }
 
@@ -134,12 +138,18 @@ func TestCartsConvergeInAnyOrderWithDuplicatesAndMerges(t *testing.T) {
 		}
 		again = rapid.Permutation(again).Draw(t, "order")
 		got := tree(t, again)
-		require.Equal(t, state(t, &want), state(t, &got))
+		require.Equal(t, state(&want), state(&got))
 		require.Equal(t, want.Open(), got.Open())
 
-		var back Carts
-		require.NoError(t, json.Unmarshal([]byte(state(t, &got)), &back))
-		require.Equal(t, got.Open(), back.Open(), "JSON keeps everything")
+		r := packed.ReadShared(got.AppendPacked(nil))
+		var back, old Carts
+		back.ReadPacked(&r)
+		require.NoError(t, r.Err())
+		require.Zero(t, r.Left())
+		require.Equal(t, got.AppendPacked(nil), back.AppendPacked(nil))
+		require.Equal(t, got.Open(), back.Open())
+		require.NoError(t, json.Unmarshal(version1(t, &got), &old))
+		require.Equal(t, state(&got), state(&old), "and from version 1")
 	})
 }
 
@@ -148,23 +158,24 @@ func TestCartsConvergeAtTheCapOfOperations(t *testing.T) {
 		n := rapid.IntRange(MaxOps-3, MaxOps+20).Draw(t, "n")
 		steps := make([]step, 0, n+1)
 		for i := range n {
-			steps = append(steps, step{change: Change{Kind: Add, Time: at(i), id: opID(i), lines: []line{item(fmt.Sprint("p", i%7), 1)}}})
+			steps = append(steps, step{change: Change{Kind: Add, Time: at(i), id: opID(i), lines: []Item{item(fmt.Sprint("p", i%7), 1)}}})
 		}
 		if rapid.Bool().Draw(t, "snapshot") {
 			s := rapid.IntRange(0, n).Draw(t, "when")
-			steps = append(steps, step{change: Change{Kind: Snapshot, Time: at(s), id: 77, lines: []line{item("s", 2)}}})
+			steps = append(steps, step{change: Change{Kind: Snapshot, Time: at(s), id: 77, lines: []Item{item("s", 2)}}})
 		}
 		var want Carts
 		for _, s := range steps {
 			s.do(&want)
 		}
 		got := tree(t, shuffled(t, steps))
-		require.Equal(t, state(t, &want), state(t, &got))
+		require.Equal(t, state(&want), state(&got))
 		size := 0
-		for _, p := range got.ByID[""].Ops {
+		for _, p := range got.byID[0].Ops {
 			size += len(p.Lines)
 		}
 		require.LessOrEqual(t, size, MaxOps)
+		require.Equal(t, len(got.byID[0].Ops) < n && got.byID[0].Snap == nil, got.Forgotten && got.byID[0].Snap == nil, "told")
 	})
 }
 
@@ -185,7 +196,7 @@ func TestBoughtCoversEverythingUpToIt(t *testing.T) {
 		}
 		require.Equal(t, want.Open(), got.Open(), "as if nothing up to the purchase had been")
 		for _, c := range got.Open() {
-			require.True(t, c.FirstActivity.After(when))
+			require.Greater(t, c.FirstActivity, when.UnixMilli())
 		}
 	})
 }
@@ -193,25 +204,99 @@ func TestBoughtCoversEverythingUpToIt(t *testing.T) {
 func TestCartsStayBounded(t *testing.T) {
 	var c Carts
 	for i := range 3 * MaxCarts {
-		c.Apply(Change{CartID: fmt.Sprint("cart ", i), Kind: Add, Time: at(i), id: opID(i), lines: []line{item("p", 1)}})
+		c.Apply(Change{CartID: fmt.Sprint("cart ", i), Kind: Add, Time: at(i), id: opID(i), lines: []Item{item("p", 1)}})
 	}
 	require.Len(t, c.Open(), MaxCarts)
-	require.NotNil(t, c.ByID[fmt.Sprint("cart ", 3*MaxCarts-1)], "the latest stay")
+	_, stays := c.find(fmt.Sprint("cart ", 3*MaxCarts-1))
+	require.True(t, stays, "the latest stay")
+	require.True(t, c.Forgotten)
+}
+
+func TestShrinkLeavesOutWhatIsMissedLeast(t *testing.T) {
+	var c Carts
+	c.Bought(at(-9))
+	rich := item("p", 2)
+	rich.Name, rich.URL = "a name", "https://x"
+	c.Apply(Change{CartID: "old", Kind: Add, Time: at(1), id: 1, lines: []Item{rich}})
+	c.Apply(Change{CartID: "new", Kind: Snapshot, Time: at(2), id: 2, lines: []Item{rich}})
+	c.Apply(Change{CartID: "new", Kind: Add, Time: at(3), id: 3, lines: []Item{rich}})
+	c.Apply(Change{Checkout: true, Kind: Snapshot, Time: at(3), id: 3, lines: []Item{rich}})
+	whole := state(&c)
+	var shared Carts
+	shared.Merge(c)
+	size := len(whole)
+	for step, check := range []func(){
+		func() { require.Equal(t, "new", c.byID[0].ID) },
+		func() { require.Nil(t, c.Unnamed) },
+		func() {
+			require.Empty(t, c.Open()[0].Items[0].Name)
+			require.Equal(t, "10.0000", string(c.Open()[0].Value()[0].Amount.AppendMoney(nil)), "what it is worth stays")
+			require.Equal(t, "a name", rich.Name)
+			require.Equal(t, whole, state(&shared), "others that share its memory keep their own")
+		},
+		func() { require.Empty(t, c.byID) },
+	} {
+		require.True(t, c.Shrink(), step)
+		require.True(t, c.Forgotten)
+		check()
+		require.Less(t, len(state(&c)), size)
+		size = len(state(&c))
+	}
+	require.False(t, c.Shrink())
+	require.Equal(t, at(-9), c.BoughtUntil(), "a purchase is not forgotten")
+}
+
+// version1 is c as the first version of states had it.
+func version1(t require.TestingT, c *Carts) []byte {
+	byID := map[string]*cart{}
+	for i := range c.byID {
+		byID[c.byID[i].ID] = &c.byID[i]
+	}
+	b, err := json.Marshal(struct {
+		Until    int64            `json:"b,omitempty"`
+		ByID     map[string]*cart `json:"c,omitempty"`
+		Unnamed  *snapshot        `json:"k,omitempty"`
+		Checkout int64            `json:"t,omitempty"`
+	}{c.Until, byID, c.Unnamed, c.Checkout})
+	require.NoError(t, err)
+	return b
+}
+
+// FuzzReadPacked: garbage is refused or read, and what was read can be stored.
+func FuzzReadPacked(f *testing.F) {
+	var c Carts
+	c.Apply(Change{CartID: "c", Kind: Add, Time: at(1), id: 1, lines: []Item{item("p", 1), item("q", 30_000)}})
+	c.Apply(Change{Checkout: true, Kind: Snapshot, Time: at(3), id: 3, lines: []Item{item("p", 1)}})
+	f.Add(c.AppendPacked(nil))
+	f.Add((&Carts{}).AppendPacked(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := packed.ReadShared(b)
+		var c, again Carts
+		if c.ReadPacked(&r); r.Err() != nil {
+			return
+		}
+		c.Open()
+		r = packed.ReadShared(c.AppendPacked(nil))
+		again.ReadPacked(&r)
+		if r.Err() != nil || !bytes.Equal(c.AppendPacked(nil), again.AppendPacked(nil)) {
+			t.Fatalf("%x is read as %+v and that as %+v: %v", b, c, again, r.Err())
+		}
+	})
 }
 
 func TestOpen(t *testing.T) {
 	add := func(cart, product string, n int, q int64) Change {
-		return Change{CartID: cart, Kind: Add, Time: at(n), id: opID(n), lines: []line{item(product, q)}}
+		return Change{CartID: cart, Kind: Add, Time: at(n), id: opID(n), lines: []Item{item(product, q)}}
 	}
 	remove := func(cart, product string, n int, q int64) Change {
 		ch := add(cart, product, n, q)
 		ch.Kind = Remove
 		return ch
 	}
-	snap := func(cart string, n int, ls ...line) Change {
+	snap := func(cart string, n int, ls ...Item) Change {
 		return Change{CartID: cart, Kind: Snapshot, Time: at(n), id: opID(n), lines: ls}
 	}
-	checkout := func(cart string, n int, ls ...line) Change {
+	checkout := func(cart string, n int, ls ...Item) Change {
 		ch := snap(cart, n, ls...)
 		ch.Checkout = true
 		return ch
@@ -264,7 +349,7 @@ func TestOpen(t *testing.T) {
 			}
 			var got []string
 			for _, o := range c.Open() {
-				got = append(got, describe(o))
+				got = append(got, describe(o.Cart()))
 			}
 			require.Equal(t, tc.want, got)
 		})
@@ -288,10 +373,11 @@ func TestTheLastAdditionGivesPriceAndTexts(t *testing.T) {
 	var c Carts
 	dear, cheap := item("p", 1), item("p", 1)
 	dear.Price, cheap.Price, cheap.Name = 1_000_000, 10_000, "on offer"
-	c.Apply(Change{Kind: Add, Time: at(2), id: 2, lines: []line{cheap}})
-	c.Apply(Change{Kind: Add, Time: at(1), id: 1, lines: []line{dear}})
+	c.Apply(Change{Kind: Add, Time: at(2), id: 2, lines: []Item{cheap}})
+	c.Apply(Change{Kind: Add, Time: at(1), id: 1, lines: []Item{dear}})
 	got := c.Open()[0]
-	require.Equal(t, "on offer", got.Lines[0].Name)
-	require.Equal(t, "2", got.Value["EUR"].String())
-	require.Equal(t, "2", got.Items().String())
+	require.Equal(t, "on offer", got.Items[0].Name)
+	whole := got.Cart()
+	require.Equal(t, "2", whole.Value["EUR"].String())
+	require.Equal(t, "2", whole.Items().String())
 }

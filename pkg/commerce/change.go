@@ -29,14 +29,14 @@ type Change struct {
 	Time     time.Time // of the event: operations act in this order, whatever the order they come in
 
 	id    uint64 // from source and message id: the same operation twice is one
-	lines []line
+	lines []Item
 }
 
 // Lines are the lines of the change, as the event has them.
 func (ch Change) Lines() []Line {
 	ls := make([]Line, len(ch.lines))
-	for i, l := range ch.lines {
-		ls[i] = l.public()
+	for i := range ch.lines {
+		ls[i] = ch.lines[i].public()
 	}
 	return ls
 }
@@ -116,7 +116,7 @@ func (ch *Change) readItems(e *event.Event) error {
 	if err != nil {
 		return err
 	}
-	ch.lines = []line{l}
+	ch.lines = []Item{l}
 	return nil
 }
 

@@ -47,8 +47,8 @@ type Line struct {
 // Value is price times quantity, rounded to four places.
 func (l Line) Value() decimal.Decimal { return l.Price.Mul(l.Quantity).RoundBank(Places) }
 
-// line is a Line as it is stored: short names, numbers in units of 1/10000.
-type line struct {
+// Item is a Line as it is stored: numbers in units of 1/10000. The names are those of version 1.
+type Item struct {
 	ProductID string `json:"p,omitempty"`
 	Variant   string `json:"v,omitempty"`
 	SKU       string `json:"s,omitempty"`
@@ -62,7 +62,10 @@ type line struct {
 	Quantity  int64  `json:"q,omitempty"`
 }
 
-func (l line) public() Line {
+// Value is price times quantity, rounded half to even.
+func (l *Item) Value() Amount { return times(l.Price, l.Quantity) }
+
+func (l *Item) public() Line {
 	return Line{
 		ProductID: l.ProductID, Variant: l.Variant, SKU: l.SKU, Name: l.Name, Brand: l.Brand, Category: l.Category,
 		URL: l.URL, ImageURL: l.ImageURL, Currency: l.Currency, Price: fromUnits(l.Price), Quantity: fromUnits(l.Quantity),
@@ -83,20 +86,20 @@ func (f field) String() string {
 }
 
 // parseLine reads the product fields of v: properties, or an item of products.
-func parseLine(v *fastjson.Value, index int, currency string) (line, error) {
-	l := line{
+func parseLine(v *fastjson.Value, index int, currency string) (Item, error) {
+	l := Item{
 		Name: text(v.Get("name")), Brand: text(v.Get("brand")), Category: text(v.Get("category")),
 		URL: link(v.Get("url")), ImageURL: link(v.Get("image_url")), Currency: currency,
 	}
 	var err error
 	if l.ProductID, err = key(v, field{index, "product_id"}); err != nil {
-		return line{}, err
+		return Item{}, err
 	}
 	if l.SKU, err = key(v, field{index, "sku"}); err != nil {
-		return line{}, err
+		return Item{}, err
 	}
 	if l.Variant, err = key(v, field{index, "variant"}); err != nil {
-		return line{}, err
+		return Item{}, err
 	}
 	if l.ProductID == "" {
 		l.ProductID = l.SKU
@@ -105,21 +108,21 @@ func parseLine(v *fastjson.Value, index int, currency string) (line, error) {
 		l.ProductID = cut(l.Name, MaxKey)
 	}
 	if l.ProductID == "" {
-		return line{}, fmt.Errorf("%s: missing, and neither sku nor name stands for it", field{index, "product_id"})
+		return Item{}, fmt.Errorf("%s: missing, and neither sku nor name stands for it", field{index, "product_id"})
 	}
 	own, err := currencyOf(v, field{index, "currency"})
 	if err != nil {
-		return line{}, err
+		return Item{}, err
 	}
 	if own != "" {
 		l.Currency = own
 	}
 	if l.Price, _, err = number(v, field{index, "price"}); err != nil {
-		return line{}, err
+		return Item{}, err
 	}
 	q, given, err := quantity(v, field{index, "quantity"})
 	if err != nil {
-		return line{}, err
+		return Item{}, err
 	}
 	if !given {
 		q = 10_000
@@ -141,7 +144,7 @@ func quantity(v *fastjson.Value, f field) (int64, bool, error) {
 }
 
 // parseLines reads properties.products; nil and false if there is no such array.
-func parseLines(e *event.Event, currency string) ([]line, bool, error) {
+func parseLines(e *event.Event, currency string) ([]Item, bool, error) {
 	v := e.Property("products")
 	if v == nil || v.Type() == fastjson.TypeNull {
 		return nil, false, nil
@@ -153,7 +156,7 @@ func parseLines(e *event.Event, currency string) ([]line, bool, error) {
 	if len(items) > MaxLines {
 		items = items[:MaxLines]
 	}
-	ls := make([]line, 0, len(items))
+	ls := make([]Item, 0, len(items))
 	for i, it := range items {
 		if it.Type() != fastjson.TypeObject {
 			return nil, false, fmt.Errorf("properties.products[%d]: an object is wanted, not %s", i, it.Type())

@@ -1,8 +1,8 @@
 package commerce
 
 import (
-	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/shopspring/decimal"
@@ -30,33 +30,88 @@ func (c Cart) Items() decimal.Decimal {
 	return n
 }
 
+// OpenCart is a Cart in stored numbers, which cost nothing to make. It shares the memory of the Carts it is
+// of: to be read before they change.
+type OpenCart struct {
+	ID            string
+	Items         []Item // those of which there is something, in the order they came in
+	Currency      string // of the last line that changed; the one to show if there are several
+	FirstActivity int64  // ms
+	LastActivity  int64  // ms
+	Checkout      bool
+}
+
+// Cart is c in the numbers that people compute with.
+func (c *OpenCart) Cart() Cart {
+	v := Cart{
+		ID: c.ID, Lines: make([]Line, len(c.Items)), Value: map[string]decimal.Decimal{}, Currency: c.Currency,
+		FirstActivity: millis(c.FirstActivity), LastActivity: millis(c.LastActivity), Checkout: c.Checkout,
+	}
+	for i := range c.Items {
+		v.Lines[i] = c.Items[i].public()
+	}
+	for _, x := range c.Value() {
+		v.Value[x.Currency] = x.Amount.Decimal()
+	}
+	return v
+}
+
+// InCurrency is an amount of money.
+type InCurrency struct {
+	Currency string
+	Amount   Amount
+}
+
+// Value is the sum of the lines, by currency.
+func (c *OpenCart) Value() []InCurrency {
+	var sums []InCurrency
+	for i := range c.Items {
+		l := &c.Items[i]
+		at, found := slices.BinarySearchFunc(sums, l.Currency, func(x InCurrency, currency string) int { return strings.Compare(x.Currency, currency) })
+		if !found {
+			sums = slices.Insert(sums, at, InCurrency{Currency: l.Currency})
+		}
+		sums[at].Amount = sums[at].Amount.Add(l.Value())
+	}
+	return sums
+}
+
+// Pieces is how many are in the cart.
+func (c *OpenCart) Pieces() Amount {
+	var n Amount
+	for i := range c.Items {
+		n = n.Add(Units(c.Items[i].Quantity))
+	}
+	return n
+}
+
 // Open returns the carts that hold at least one line, by id.
 //
 // A Checkout Started without cart id belongs to the person's cart if there is just one it can be: the only
 // cart that has lines, or had a change after the checkout. Otherwise it makes or replaces the cart without
 // id. This is decided here, at reading, and not when the event comes, so that it does not depend on the
 // order in which events come.
-func (c *Carts) Open() []Cart {
+func (c *Carts) Open() []OpenCart {
 	target, over := c.unnamedTarget()
-	ids := slices.Sorted(maps.Keys(c.ByID))
-	if over && c.ByID[target] == nil {
-		ids = slices.Insert(ids, 0, target) // target is then "", which sorts first
-	}
-	var open []Cart
-	for _, id := range ids {
-		k := c.ByID[id]
-		if k == nil {
-			k = &cart{}
-		}
+	var open []OpenCart
+	add := func(id string, k *cart) {
 		snap, checkout := k.Snap, k.Checkout
 		if over && id == target {
 			snap, checkout = later(snap, c.Unnamed), max(checkout, c.Checkout)
 		}
 		if v, ok := k.view(snap); ok {
 			v.ID, v.Checkout = id, checkout > 0
-			v.LastActivity = millis(max(v.LastActivity.UnixMilli(), k.Viewed, checkout))
+			v.LastActivity = max(v.LastActivity, k.Viewed, checkout)
 			open = append(open, v)
 		}
+	}
+	if over {
+		if _, found := c.find(target); !found {
+			add(target, &cart{}) // target is then "", which sorts first
+		}
+	}
+	for i := range c.byID {
+		add(c.byID[i].ID, &c.byID[i])
 	}
 	return open
 }
@@ -67,13 +122,14 @@ func (c *Carts) unnamedTarget() (string, bool) {
 		return "", false
 	}
 	target, n := "", 0
-	for id, k := range c.ByID {
+	for i := range c.byID {
+		k := &c.byID[i]
 		if k.last() <= c.Checkout {
 			if _, ok := k.view(k.Snap); !ok {
 				continue
 			}
 		}
-		target, n = id, n+1
+		target, n = k.ID, n+1
 	}
 	if n != 1 {
 		return "", true
@@ -83,9 +139,19 @@ func (c *Carts) unnamedTarget() (string, bool) {
 
 // view folds the operations after snap onto it. Quantities are summed and floored at zero at the end, not
 // on the way: two devices' clocks may put a removal before its addition. False: no line is left.
-func (k *cart) view(snap *snapshot) (Cart, bool) {
+func (k *cart) view(snap *snapshot) (OpenCart, bool) {
 	var f fold
-	first, floor := int64(0), int64(0)
+	first, floor, size := int64(0), int64(0), 0
+	if snap != nil {
+		size = len(snap.Lines)
+	}
+	for i := range k.Ops {
+		size += len(k.Ops[i].Lines)
+	}
+	if size == 0 {
+		return OpenCart{}, false
+	}
+	f.room(size)
 	if snap != nil {
 		first, floor = snap.T, snap.T
 		for i := range snap.Lines {
@@ -110,49 +176,60 @@ func (k *cart) view(snap *snapshot) (Cart, bool) {
 			}
 		}
 	}
-	v := Cart{FirstActivity: millis(first), LastActivity: millis(last), Currency: f.currency}
-	for _, l := range f.lines {
-		if l.Quantity <= 0 {
-			continue
-		}
-		p := l.public()
-		v.Lines = append(v.Lines, p)
-		if v.Value == nil {
-			v.Value = map[string]decimal.Decimal{}
-		}
-		v.Value[p.Currency] = v.Value[p.Currency].Add(p.Value())
+	v := OpenCart{FirstActivity: first, LastActivity: last, Currency: f.currency}
+	v.Items = slices.DeleteFunc(f.lines, func(l Item) bool { return l.Quantity <= 0 })
+	if len(v.Items) == 0 {
+		return OpenCart{}, false
 	}
-	if len(v.Lines) == 0 {
-		return Cart{}, false
-	}
-	if _, ok := v.Value[v.Currency]; !ok {
-		v.Currency = v.Lines[len(v.Lines)-1].Currency
+	if !slices.ContainsFunc(v.Items, func(l Item) bool { return l.Currency == v.Currency }) {
+		v.Currency = v.Items[len(v.Items)-1].Currency
 	}
 	return v, true
 }
 
 // fold sums lines by product and variant; the last addition of a product gives its price and texts.
 type fold struct {
-	lines    []line
-	at       map[[2]string]int
+	lines    []Item
+	at       map[[2]string]int // nil for a few lines, which are found by looking at each
 	currency string
 }
 
-func (f *fold) place(l *line) *line {
-	key := [2]string{l.ProductID, l.Variant}
-	i, ok := f.at[key]
-	if !ok {
-		if f.at == nil {
-			f.at = map[[2]string]int{}
+// fewLines is how many lines are found faster one by one than in a map.
+const fewLines = 24
+
+func (f *fold) room(n int) {
+	f.lines = make([]Item, 0, n)
+	if n > fewLines {
+		f.at = make(map[[2]string]int, n)
+	}
+}
+
+func (f *fold) find(l *Item) (int, bool) {
+	if f.at != nil {
+		i, ok := f.at[[2]string{l.ProductID, l.Variant}]
+		return i, ok
+	}
+	for i := range f.lines {
+		if f.lines[i].ProductID == l.ProductID && f.lines[i].Variant == l.Variant {
+			return i, true
 		}
+	}
+	return 0, false
+}
+
+func (f *fold) place(l *Item) *Item {
+	i, ok := f.find(l)
+	if !ok {
 		i = len(f.lines)
-		f.at[key] = i
-		f.lines = append(f.lines, line{ProductID: l.ProductID, Variant: l.Variant, Currency: l.Currency})
+		if f.at != nil {
+			f.at[[2]string{l.ProductID, l.Variant}] = i
+		}
+		f.lines = append(f.lines, Item{ProductID: l.ProductID, Variant: l.Variant, Currency: l.Currency})
 	}
 	return &f.lines[i]
 }
 
-func (f *fold) add(l *line, quantity int64) {
+func (f *fold) add(l *Item, quantity int64) {
 	have := f.place(l)
 	total := have.Quantity + quantity
 	*have = *l
@@ -160,6 +237,6 @@ func (f *fold) add(l *line, quantity int64) {
 	f.currency = l.Currency
 }
 
-func (f *fold) remove(l *line, quantity int64) { f.place(l).Quantity -= quantity }
+func (f *fold) remove(l *Item, quantity int64) { f.place(l).Quantity -= quantity }
 
 func millis(t int64) time.Time { return time.UnixMilli(t).UTC() }

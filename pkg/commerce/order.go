@@ -127,9 +127,9 @@ func (o *Order) readMoney(e *event.Event) error {
 	o.Currency = currency
 	o.Total, o.HasTotal = fromUnits(total), hasTotal
 	o.Revenue, o.HasRevenue = fromUnits(revenue), hasRevenue
-	for _, l := range ls {
-		o.Lines = append(o.Lines, l.public())
-		o.Units = o.Units.Add(fromUnits(l.Quantity))
+	for i := range ls {
+		o.Lines = append(o.Lines, ls[i].public())
+		o.Units = o.Units.Add(fromUnits(ls[i].Quantity))
 	}
 	o.HasUnits = given
 	return nil

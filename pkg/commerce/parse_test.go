@@ -217,8 +217,8 @@ func FuzzEvent(f *testing.F) {
 		if ch, ok, err := ChangeOf(e); ok && err == nil {
 			c.Apply(ch)
 			for _, o := range c.Open() {
-				require.NotEmpty(t, o.Lines)
-				require.True(t, o.Items().IsPositive())
+				require.NotEmpty(t, o.Items)
+				require.True(t, Amount{}.Less(o.Pieces()))
 			}
 		}
 		if o, ok, err := OrderOf(e); ok {

@@ -39,11 +39,11 @@ func compose(item []byte, list []member, fill Filling) ([]byte, error) {
 	var edits []edit
 	put := func(name string, m *member, value string) {
 		if m == nil {
-			front = append(appendString(front, name), ':')
-			front = append(appendString(front, value), ',')
+			front = append(AppendJSONString(front, name), ':')
+			front = append(AppendJSONString(front, value), ',')
 			return
 		}
-		edits = append(edits, edit{m.from, m.to, appendString(nil, value)})
+		edits = append(edits, edit{m.from, m.to, AppendJSONString(nil, value)})
 	}
 	if m := findMember(item, list, "type"); m == nil || textOf(item[m.from:m.to]) != string(typ) {
 		put("type", m, string(typ))

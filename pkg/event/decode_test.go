@@ -227,8 +227,8 @@ func TestTextAgreesWithEncodingJSON(t *testing.T) {
 		raw, err := json.Marshal(want)
 		require.NoError(t, err)
 		require.Equal(t, strings.ToValidUTF8(want, "\uFFFD"), textOf(raw))
-		require.True(t, json.Valid(appendString(nil, want)))
-		require.Equal(t, strings.ToValidUTF8(want, "\uFFFD"), textOf(appendString(nil, want)))
+		require.True(t, json.Valid(AppendJSONString(nil, want)))
+		require.Equal(t, strings.ToValidUTF8(want, "\uFFFD"), textOf(AppendJSONString(nil, want)))
 	})
 }
 

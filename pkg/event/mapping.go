@@ -92,7 +92,7 @@ func CompileMapping(fields map[string]string) (*Mapping, error) {
 		if _, named := fields["event"]; named {
 			typ = Track
 		}
-		m.root.members = append(m.root.members, &target{name: "type", source: &source{literal: appendString(nil, string(typ))}})
+		m.root.members = append(m.root.members, &target{name: "type", source: &source{literal: AppendJSONString(nil, string(typ))}})
 	}
 	return m, nil
 }
@@ -220,7 +220,7 @@ func (t *target) child(name string) (*target, error) {
 func parseSource(text string) (*source, error) {
 	text = strings.TrimSpace(text)
 	if n := len(text); n >= 2 && (text[0] == '\'' || text[0] == '"') && text[n-1] == text[0] {
-		return &source{literal: appendString(nil, text[1:n-1])}, nil
+		return &source{literal: AppendJSONString(nil, text[1:n-1])}, nil
 	}
 	rest, ok := strings.CutPrefix(text, "$")
 	if !ok {
@@ -301,7 +301,7 @@ func (t *target) build(dst, record, element []byte) []byte {
 		if !first {
 			dst = append(dst, ',')
 		}
-		dst = append(appendString(dst, x.name), ':')
+		dst = append(AppendJSONString(dst, x.name), ':')
 		from := len(dst)
 		switch {
 		case x.source != nil:
@@ -341,7 +341,7 @@ func (t *target) externalIDs(dst, record []byte, first bool) []byte {
 		}
 		none = false
 		dst = append(append(append(dst, `{"id":`...), id...), `,"type":`...)
-		dst = append(appendString(dst, x.name), '}')
+		dst = append(AppendJSONString(dst, x.name), '}')
 	}
 	if none {
 		return dst[:mark]

@@ -1,7 +1,6 @@
 package journey_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -20,7 +19,7 @@ func BenchmarkObserve(b *testing.B) {
 				h.now = h.now.Add(time.Millisecond)
 				h.add("c1", fmt.Sprint("p", i))
 			}
-			state, err := json.Marshal(&h.s)
+			state, err := h.s.MarshalBinary()
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -30,7 +29,7 @@ func BenchmarkObserve(b *testing.B) {
 			b.SetBytes(int64(len(state)))
 			for b.Loop() {
 				var s journey.State
-				if err := json.Unmarshal(state, &s); err != nil {
+				if err := s.UnmarshalBinary(state); err != nil {
 					b.Fatal(err)
 				}
 				e, err := event.Decode(body, m)
@@ -38,7 +37,7 @@ func BenchmarkObserve(b *testing.B) {
 					b.Fatal(err)
 				}
 				h.d.Observe("p1", &s, e, h.now)
-				if _, err := json.Marshal(&s); err != nil {
+				if _, err := s.AppendBinary(nil); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -52,14 +51,14 @@ func BenchmarkFire(b *testing.B) {
 	for i := range 3 {
 		h.add("c1", fmt.Sprint("p", i))
 	}
-	state, err := json.Marshal(&h.s)
+	state, err := h.s.MarshalBinary()
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
 		var s journey.State
-		if err := json.Unmarshal(state, &s); err != nil {
+		if err := s.UnmarshalBinary(state); err != nil {
 			b.Fatal(err)
 		}
 		if r := h.d.Fire("p1", &s, h.now.Add(time.Hour)); len(r.Requests) != 1 {

@@ -45,6 +45,7 @@ type Result struct {
 	Requests   []Request
 	Receipts   []Receipt
 	Armed      int
+	Capped     int   // carts or parts of them that were left out to keep the state within its limits
 	Unreadable error // why a cart or order event was not understood in full; what could be read counts
 }
 
@@ -102,14 +103,19 @@ func (d *Decider) Observe(profile string, s *State, e *event.Event, now time.Tim
 	}
 	b := s.brand(e.Brand)
 	r := run{d, profile, e.Brand, s, b, now.UnixMilli(), &res}
-	before := b.openCarts()
+	before, told := b.openCarts(), b.Carts.Forgotten
 	if isChange {
 		ch.Time = time.UnixMilli(at)
 		b.Carts.Apply(ch)
 	} else {
 		b.Carts.Bought(o.At)
 	}
+	if b.Carts.Forgotten && !told {
+		res.Capped++
+	}
 	r.reconcile(before, cause{id: e.Source + "\x00" + e.MessageID, at: at, historical: e.Historical})
+	s.size += len(e.Body)
+	d.bound(profile, s, now, &res)
 	return res
 }
 
@@ -157,6 +163,8 @@ func (d *Decider) Merge(profile string, into *State, from State, now time.Time) 
 		}
 		r.reconcile(before, cause{id: "merge\x00" + profile, at: r.now, merge: true})
 	}
+	into.size += from.size
+	d.bound(profile, into, now, &res)
 	return res
 }
 
@@ -192,7 +200,7 @@ func (r *run) reconcile(before map[string]int64, c cause) {
 	open := r.b.Carts.Open()
 	last := make(map[string]int64, len(open))
 	for i := range open {
-		last[open[i].ID] = open[i].LastActivity.UnixMilli()
+		last[open[i].ID] = open[i].LastActivity
 	}
 	bought := r.b.boughtUntil()
 	r.b.Running = slices.DeleteFunc(r.b.Running, func(in Instance) bool {
@@ -225,16 +233,16 @@ func (r *run) reconcile(before map[string]int64, c cause) {
 }
 
 // arm begins an instance, unless one runs or the cart was decided and has not changed since.
-func (r *run) arm(j *Journey, cart *commerce.Cart, c cause) {
+func (r *run) arm(j *Journey, cart *commerce.OpenCart, c cause) {
 	i, runs := r.b.findRunning(j.Name, cart.ID)
 	if runs {
 		return
 	}
-	last := cart.LastActivity.UnixMilli()
+	last := cart.LastActivity
 	if k, decided := r.b.findDecided(j.Name, cart.ID); decided {
 		// After a message the cart must also have changed: the message itself brings people back to look.
 		d := r.b.Decided[k]
-		if last <= d.At || d.Sent && d.Lines == hashLines(cart.Lines) {
+		if last <= d.At || d.Sent && d.Lines == hashLines(cart.Cart().Lines) {
 			return
 		}
 	}
@@ -245,7 +253,8 @@ func (r *run) arm(j *Journey, cart *commerce.Cart, c cause) {
 	}
 	r.res.Armed++
 	if len(r.b.Running) >= MaxRunning {
-		r.receipt(&in, cart, Suppressed, ReasonTooManyCarts, "")
+		whole := cart.Cart()
+		r.receipt(&in, &whole, Suppressed, ReasonTooManyCarts, "")
 		r.b.decide(Decision{Journey: j.Name, Cart: cart.ID, At: r.now}, r.b.openCarts())
 		return
 	}
@@ -277,7 +286,8 @@ func (r *run) decide(in *Instance) bool {
 	var cart *commerce.Cart
 	for i := range open {
 		if open[i].ID == in.Cart {
-			cart = &open[i]
+			whole := open[i].Cart()
+			cart = &whole
 		}
 	}
 	d := Decision{Journey: in.Journey, Cart: in.Cart, At: r.now}

@@ -66,6 +66,7 @@ type shop struct {
 	requests []journey.Request
 	receipts []journey.Receipt
 	armed    int
+	capped   int
 }
 
 func newShop(t testing.TB, d *journey.Decider) *shop { return &shop{TB: t, d: d, now: noon} }
@@ -74,6 +75,7 @@ func (h *shop) take(r journey.Result) {
 	h.requests = append(h.requests, r.Requests...)
 	h.receipts = append(h.receipts, r.Receipts...)
 	h.armed += r.Armed
+	h.capped += r.Capped
 }
 
 func decode(t testing.TB, body string, m event.Meta) *event.Event {
@@ -190,7 +192,7 @@ func TestReasonsNotToSend(t *testing.T) {
 			sent := func(m *event.Meta) { m.SentAt = ahead.Add(time.Second) }
 			h.send(ahead, `"type":"track","event":"Cart Viewed","properties":{"currency":"EUR","products":[{"product_id":"p","price":1}]}`, sent)
 			h.send(ahead.Add(time.Millisecond), `"type":"track","event":"Product Added","properties":{"product_id":"q","price":10,"currency":"EUR"}`, sent)
-			require.Equal(h, "11", h.s.Brands["main"].Carts.Open()[0].Value["EUR"].String(), "what it sent keeps its order")
+			require.Equal(h, "11", h.s.Brands["main"].Carts.Open()[0].Cart().Value["EUR"].String(), "what it sent keeps its order")
 			h.now = h.now.Add(time.Second)
 			h.send(h.now, `"type":"track","event":"Order Completed","properties":{"order_id":"o"}`)
 		}},

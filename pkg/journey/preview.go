@@ -90,7 +90,7 @@ func previewInput(cartJSON []byte, now time.Time) (MessageInput, error) {
 	if person.Brand == "" {
 		person.Brand = "main"
 	}
-	return NewInput(person.Brand, Person{FirstName: person.FirstName}, open[0], ""), nil
+	return NewInput(person.Brand, Person{FirstName: person.FirstName}, open[0].Cart(), ""), nil
 }
 
 // samples are the carts that templates are tried with: a full one, which is also the preview's, and one

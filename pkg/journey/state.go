@@ -9,9 +9,6 @@ import (
 	"github.com/weft-cdp/weft/pkg/commerce"
 )
 
-// StateVersion is the version of State as this package writes it.
-const StateVersion = 1
-
 const (
 	// MaxRunning is the most instances that run at once for one person in one brand. Beyond it a new one
 	// ends at once. Only a sender that makes a cart id per event meets it (carts are bounded alike).
@@ -22,12 +19,15 @@ const (
 	keepDecision = MaxDelay
 )
 
-// State is what the decider knows of one person. The zero value is a person never seen. It is
-// JSON-serialisable (short names) and for one goroutine at a time. Times are UTC milliseconds.
+// State is what the decider knows of one person. The zero value is a person never seen. It is stored by
+// AppendBinary and for one goroutine at a time. Times are UTC milliseconds. The names in JSON are those of
+// version 1 of what is stored.
 type State struct {
 	Brands    map[string]*Brand `json:"b,omitempty"`
 	Email     Trait             `json:"e,omitzero"`
 	FirstName Trait             `json:"n,omitzero"`
+
+	size int // about how large it is when stored: as it was read, and what came in since
 }
 
 // Trait is a text of which the newest by event time holds.
@@ -204,7 +204,7 @@ func (b *Brand) forget(now int64, open map[string]int64) {
 func (b *Brand) openCarts() map[string]int64 {
 	m := map[string]int64{}
 	for _, c := range b.Carts.Open() {
-		m[c.ID] = c.LastActivity.UnixMilli()
+		m[c.ID] = c.LastActivity
 	}
 	return m
 }

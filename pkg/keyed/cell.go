@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -178,6 +179,9 @@ func decodeBodyInto[S any](s *S, b []byte, version, known int) error {
 		err = m.UnmarshalBinary(b)
 	} else {
 		err = json.Unmarshal(b, s)
+	}
+	if errors.Is(err, packed.ErrNewer) {
+		return fmt.Errorf("%w: %w", ErrNewerState, err)
 	}
 	if err != nil {
 		return fmt.Errorf("decode state: %w", err)

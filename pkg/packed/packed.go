@@ -12,7 +12,10 @@ import (
 	"errors"
 )
 
-// ErrCorrupt: the bytes are cut off or were never written by the append functions.
+// ErrNewer says that the bytes are of a version that this binary does not know.
+var ErrNewer = errors.New("written by a newer version of weft")
+
+// ErrCorrupt says that the bytes are cut off or were never written by the append functions.
 var ErrCorrupt = errors.New("stored value is cut off or malformed")
 
 // AppendUint appends a number that is never negative.
@@ -89,7 +92,7 @@ func (r *Reader) Uint() uint64 {
 // Int undoes AppendInt.
 func (r *Reader) Int() int64 {
 	u := r.Uint()
-	return int64(u>>1) ^ -int64(u&1) //nolint:gosec // zigzag, as encoding/binary has it
+	return int64(u>>1) ^ -int64(u&1) // zigzag, as encoding/binary has it
 }
 
 // Hash undoes AppendHash.
@@ -114,13 +117,20 @@ func (r *Reader) Len(size int) int {
 }
 
 // String undoes AppendString.
-func (r *Reader) String() string {
-	n := r.Len(1)
-	r.i += n
-	if r.text != "" {
-		return r.text[r.i-n : r.i]
+func (r *Reader) String() string { return r.Text(r.Uint()) }
+
+// Text is n bytes, for a length that was told in another way.
+func (r *Reader) Text(n uint64) string {
+	if n > uint64(r.Left()) { //nolint:gosec // not negative
+		r.Fail()
+		return ""
 	}
-	return string(r.b[r.i-n : r.i])
+	from := r.i
+	r.i += int(n) //nolint:gosec // checked
+	if r.text != "" {
+		return r.text[from:r.i]
+	}
+	return string(r.b[from:r.i])
 }
 
 // Bytes undoes AppendString, too; they are those that the reader was given. Nil if there are none.

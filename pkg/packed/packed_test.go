@@ -19,6 +19,7 @@ func TestWhatWasAppendedIsRead(t *testing.T) {
 		b = packed.AppendHash(b, h)
 		b = packed.AppendString(b, s)
 		b = packed.AppendString(b, p)
+		b = append(b, "text"...)
 		b = packed.AppendLen(b, len(p))
 		b = append(b, p...)
 		for _, r := range []packed.Reader{packed.Read(b), packed.ReadShared(b)} {
@@ -28,6 +29,7 @@ func TestWhatWasAppendedIsRead(t *testing.T) {
 			require.Equal(t, h, r.Hash())
 			require.Equal(t, s, r.String())
 			require.Equal(t, string(p), string(r.Bytes()))
+			require.Equal(t, "text", r.Text(4))
 			require.Equal(t, len(p), r.Len(1))
 			require.Equal(t, string(p), string(r.Rest()))
 			require.Zero(t, r.Left())
@@ -59,7 +61,7 @@ func FuzzReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, program, b []byte) {
 		for _, r := range []packed.Reader{packed.Read(b), packed.ReadShared(b)} {
 			for _, op := range program {
-				switch op % 8 {
+				switch op % 9 {
 				case 0:
 					r.Byte()
 				case 1:
@@ -78,6 +80,8 @@ func FuzzReader(f *testing.F) {
 					r.Bytes()
 				case 7:
 					r.Rest()
+				case 8:
+					_ = r.Text(uint64(op))
 				}
 				if r.Err() != nil && r.Left() != 0 {
 					t.Fatal("a fault does not stick")

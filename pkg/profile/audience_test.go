@@ -81,7 +81,7 @@ func TestEveryVariableCanBeUsed(t *testing.T) {
 		`profile.brands["main"].orders == 1 && profile.brands.main.revenue.EUR > 100.0 && profile.brands.main.openCarts == 1 && profile.brands.main.events == 4`,
 	} {
 		as := parse(t, "audiences:\n  - name: a\n    when: '"+strings.ReplaceAll(expr, "'", "''")+"'")
-		_, changes, errs := s.Settle("p", as, base)
+		changes, errs := s.Settle("p", as, base)
 		require.Empty(t, errs, expr)
 		require.Len(t, changes, 1, expr)
 		require.Equal(t, Entered, changes[0].Change)
@@ -92,7 +92,7 @@ func TestEveryVariableCanBeUsed(t *testing.T) {
 		require.NotEmpty(t, v.Doc)
 		require.NotEmpty(t, v.Type)
 		documented[v.Name] = true
-		_, ok := (&variables{d: &Document{}}).resolve(v.Name)
+		_, ok := (&variables{s: &State{}}).resolve(v.Name)
 		require.True(t, ok, v.Name)
 	}
 	require.False(t, documented["profile.now"])
@@ -107,29 +107,28 @@ func TestSettleEntersAndLeaves(t *testing.T) {
 `)
 	add := ev(t, "a", 1, track("Product Added", `{"product_id":"p","price":1}`))
 	s := fold(t, &Rules{}, add)
-	_, changes, errs := s.Settle("id", as, at(1))
+	changes, errs := s.Settle("id", as, at(1))
 	require.Empty(t, errs)
 	require.JSONEq(t, `[{"audience":"open-cart","profile":"id","change":"entered","at":"2026-03-01T12:01:00.000Z","reason":"condition",
 		"because":{"expression":"profile.openCarts.size() > 0"}}]`, text(t, changes))
-	_, changes, _ = s.Settle("id", as, at(2))
+	changes, _ = s.Settle("id", as, at(2))
 	require.Empty(t, changes, "nothing changed, nothing to tell")
 
 	for i := range 2 {
 		require.Empty(t, s.Apply(ev(t, fmt.Sprint("o", i), 3+i, track("Order Completed", fmt.Sprintf(`{"order_id":"%d","total":6,"quantity":1.5}`, i))), &Rules{}))
 	}
-	d, changes, errs := s.Settle("id", as, at(4))
+	changes, errs = s.Settle("id", as, at(4))
 	require.Empty(t, errs)
 	require.JSONEq(t, `[
 		{"audience":"open-cart","profile":"id","change":"left","at":"2026-03-01T12:04:00.000Z","reason":"condition","because":{"expression":"profile.openCarts.size() > 0"}},
 		{"audience":"repeat-buyers","profile":"id","change":"entered","at":"2026-03-01T12:04:00.000Z","reason":"condition",
 			"because":{"expression":"profile.orders >= 2 && profile.units > 2.5 && profile.revenue[\"USD\"] > 10.0","values":{"profile.orders":2,"profile.units":"3","profile.revenue[\"USD\"]":"12.0000"}}}]`, text(t, changes))
-	require.Equal(t, []string{"repeat-buyers"}, d.Audiences)
-	require.Equal(t, d, s.Document("id"))
+	require.Equal(t, []string{"repeat-buyers"}, s.Document("id").Audiences)
 
 	require.JSONEq(t, `[{"audience":"repeat-buyers","profile":"id","change":"left","at":"2026-03-01T12:05:00.000Z","reason":"merged","into":"other"}]`, text(t, s.Leave("id", "other", at(5))))
 	require.Equal(t, []string{"repeat-buyers"}, s.Audiences, "Leave changes nothing")
 
-	_, changes, _ = s.Settle("id", &Audiences{}, at(6))
+	changes, _ = s.Settle("id", &Audiences{}, at(6))
 	require.JSONEq(t, `[{"audience":"repeat-buyers","profile":"id","change":"left","at":"2026-03-01T12:06:00.000Z","reason":"removed"}]`, text(t, changes))
 	require.Empty(t, s.Audiences)
 }
@@ -142,7 +141,7 @@ func TestAFailedEvaluationIsNotMembership(t *testing.T) {
   - {name: wrong-type, when: 'profile.traits.age > 18'}
   - {name: endless, when: 'profile.traits.list.all(a, profile.traits.list.all(b, profile.traits.list.all(c, profile.traits.list.all(d, a + b + c + d > 0.0))))'}
 `)
-	_, changes, errs := s.Settle("p", as, base)
+	changes, errs := s.Settle("p", as, base)
 	require.Len(t, errs, 3)
 	require.ErrorIs(t, errs[0], ErrAbsent)
 	require.NotErrorIs(t, errs[1], ErrAbsent)

@@ -2,14 +2,12 @@ package profile
 
 import (
 	"encoding/json"
-	"maps"
 	"slices"
 	"time"
 
 	"github.com/shopspring/decimal"
 
 	"github.com/weft-cdp/weft/pkg/commerce"
-	"github.com/weft-cdp/weft/pkg/event"
 )
 
 // CartShownFor is how long before the person's newest event an open cart may have been touched for the
@@ -45,6 +43,9 @@ type Document struct {
 	UpdatedAt Time `json:"updatedAt"`
 	// Version grows with every change of this profile id.
 	Version int64 `json:"version"`
+	// Capped names what a limit has left out of the profile itself, ever: see Capped. Absent in all but abused
+	// or very old profiles.
+	Capped []string `json:"capped,omitempty"`
 	// Truncated names what Encode had to leave out to keep a record within MaxDocument; absent in all but
 	// abused profiles.
 	Truncated []string `json:"truncated,omitempty"`
@@ -139,123 +140,113 @@ func (t Time) MarshalJSON() ([]byte, error) {
 // Document renders the state under its profile id.
 func (s *State) Document(id string) Document {
 	d := Document{
-		ID: id, Traits: s.Traits.values(), Brands: make(map[string]BrandDocument, len(s.Brands)),
+		ID: id, Traits: s.traits.values(), Brands: make(map[string]BrandDocument, len(s.brands)),
 		FirstSeen: Time{millis(s.First)}, LastSeen: Time{millis(s.Last)},
 		Counts:    s.counts(),
 		OpenCarts: s.openCarts(),
+		LastOrder: s.lastOrder(),
 		Audiences: append([]string{}, s.Audiences...),
-		UpdatedAt: Time{s.AsOf()}, Version: s.Version(),
+		UpdatedAt: Time{s.AsOf()}, Version: s.Version(), Capped: s.Capped().Names(),
 	}
-	total := map[string]sum{}
-	for _, name := range slices.Sorted(maps.Keys(s.Brands)) {
-		b := s.Brands[name]
-		sums := b.sums()
-		for currency, x := range sums {
-			total[currency] = total[currency].add(x)
-		}
+	for _, b := range s.brands {
 		bd := BrandDocument{
-			Traits: b.Traits.values(), FirstSeen: Time{millis(b.First)}, LastSeen: Time{millis(b.Last)}, Events: b.Events,
+			Traits: b.traits.values(), FirstSeen: Time{millis(b.first)}, LastSeen: Time{millis(b.last)}, Events: b.events,
 		}
-		bd.Orders, bd.Units, bd.Revenue, bd.AverageOrderValue = totals(sums)
+		bd.Orders, bd.Units, bd.Revenue, bd.AverageOrderValue = totals(b.orders.sums)
 		for _, c := range d.OpenCarts {
-			if c.Brand == name {
+			if c.Brand == b.name {
 				bd.OpenCarts++
 			}
 		}
-		d.Brands[name] = bd
+		d.Brands[b.name] = bd
 	}
-	d.Orders, d.Units, d.Revenue, d.AverageOrderValue = totals(total)
-	d.LastOrder = s.lastOrder()
+	d.Orders, d.Units, d.Revenue, d.AverageOrderValue = totals(s.totals())
 	return d
 }
 
 func (ts traits) values() map[string]json.RawMessage {
 	m := make(map[string]json.RawMessage, len(ts))
-	for name, t := range ts {
-		if t.V != nil {
-			m[name] = t.V
+	for _, t := range ts {
+		if t.value != "" {
+			m[t.name] = json.RawMessage(t.value)
 		}
 	}
 	return m
 }
 
 func (s *State) counts() Counts {
-	byName := make(map[string]int64, len(s.Names))
-	maps.Copy(byName, s.Names)
-	of := func(t event.Type) int64 { return s.Types[string(t)] }
-	return Counts{
-		Events: s.Events, Track: of(event.Track), Identify: of(event.Identify), Page: of(event.Page),
-		Screen: of(event.Screen), Group: of(event.Group), Alias: of(event.Alias), ByName: byName, OtherNames: s.Others,
+	c := Counts{
+		Events: s.Events, Track: s.types[0], Identify: s.types[1], Page: s.types[2], Screen: s.types[3], Group: s.types[4], Alias: s.types[5],
+		ByName: make(map[string]int64, len(s.names)), OtherNames: s.Others,
 	}
+	for _, x := range s.names {
+		c.ByName[x.name] = x.n
+	}
+	return c
 }
 
-func totals(sums map[string]sum) (orders int64, units Quantity, revenue, average map[string]Money) {
+func totals(sums []sum) (orders int64, units Quantity, revenue, average map[string]Money) {
 	revenue, average = map[string]Money{}, map[string]Money{}
-	for currency, x := range sums {
-		orders += x.Orders
-		units.Decimal = units.Add(x.Units)
-		if currency == "" {
+	var pieces commerce.Amount
+	for _, x := range sums {
+		orders += x.orders
+		pieces = pieces.Add(x.units)
+		if x.currency == "" {
 			continue
 		}
-		revenue[currency] = Money{x.Amount}
-		average[currency] = Money{divide(x.Amount, x.Orders)}
+		revenue[x.currency] = Money{x.amount.Decimal()}
+		average[x.currency] = Money{x.average().Decimal()}
 	}
-	return orders, units, revenue, average
+	return orders, Quantity{pieces.Decimal()}, revenue, average
 }
 
-// divide rounds half to even at commerce.Places. The remainder decides, so no digit is lost on the way.
-func divide(amount decimal.Decimal, n int64) decimal.Decimal {
-	by := decimal.NewFromInt(n)
-	q, r := amount.QuoRem(by, commerce.Places)
-	unit := decimal.New(int64(amount.Sign()), -commerce.Places)
-	switch r.Abs().Mul(decimal.NewFromInt(2)).Cmp(by.Mul(unit.Abs())) {
-	case 1:
-		return q.Add(unit)
-	case 0:
-		if q.Shift(commerce.Places).IntPart()%2 != 0 {
-			return q.Add(unit)
-		}
-	}
-	return q
-}
+// average is what one order came to, rounded half to even.
+func (x *sum) average() commerce.Amount { return x.amount.Over(max(1, x.orders)) }
 
-func (s *State) lastOrder() *LastOrder {
-	var last *LastOrder
-	for _, name := range slices.Sorted(maps.Keys(s.Brands)) {
-		for id, o := range s.Brands[name].Orders {
-			if !o.counts() {
-				continue
-			}
-			at := millis(o.Placed)
-			if last != nil && (at.Before(last.Time.Time) || at.Equal(last.Time.Time) && (name < last.Brand || name == last.Brand && id < last.ID)) {
-				continue
-			}
-			last = &LastOrder{ID: id, Brand: name, Time: Time{at}, Total: Money{o.amount()}, Currency: o.Currency}
+// latest is the brand whose last order is that of the person; nil if there is none.
+func (s *State) latest() *brand {
+	var last *brand
+	for _, b := range s.brands {
+		if o := &b.orders.last; o.Placed != 0 && (last == nil || o.Placed >= last.orders.last.Placed) { // of one time the last brand
+			last = b
 		}
 	}
 	return last
 }
 
+func (s *State) lastOrder() *LastOrder {
+	b := s.latest()
+	if b == nil {
+		return nil
+	}
+	o := &b.orders.last
+	return &LastOrder{ID: o.ID, Brand: b.name, Time: Time{millis(o.Placed)}, Total: Money{o.amount().Decimal()}, Currency: o.Currency}
+}
+
+// open are the carts of a brand that count as open.
+func (s *State) open(b *brand) []commerce.OpenCart {
+	oldest := s.Last - CartShownFor.Milliseconds()
+	return slices.DeleteFunc(b.carts.Open(), func(c commerce.OpenCart) bool { return c.LastActivity < oldest })
+}
+
 func (s *State) openCarts() []CartDocument {
 	open := []CartDocument{}
-	oldest := millis(s.Last).Add(-CartShownFor)
-	for _, name := range slices.Sorted(maps.Keys(s.Brands)) {
-		for _, c := range s.Brands[name].Carts.Open() {
-			if c.LastActivity.Before(oldest) {
-				continue
-			}
+	for _, b := range s.brands {
+		for _, c := range s.open(b) {
+			value := c.Value()
 			d := CartDocument{
-				Brand: name, ID: c.ID, Items: c.Items().String(), Currency: c.Currency, Checkout: c.Checkout,
-				Value: make(map[string]Money, len(c.Value)), Lines: make([]LineDocument, 0, len(c.Lines)),
-				FirstActivity: Time{c.FirstActivity}, LastActivity: Time{c.LastActivity},
+				Brand: b.name, ID: c.ID, Items: c.Pieces().Decimal().String(), Currency: c.Currency, Checkout: c.Checkout,
+				Value: make(map[string]Money, len(value)), Lines: make([]LineDocument, 0, len(c.Items)),
+				FirstActivity: Time{millis(c.FirstActivity)}, LastActivity: Time{millis(c.LastActivity)},
 			}
-			for currency, v := range c.Value {
-				d.Value[currency] = Money{v}
+			for _, v := range value {
+				d.Value[v.Currency] = Money{v.Amount.Decimal()}
 			}
-			for _, l := range c.Lines {
+			for i := range c.Items {
+				l := &c.Items[i]
 				d.Lines = append(d.Lines, LineDocument{
 					ProductID: l.ProductID, Variant: l.Variant, Name: l.Name, Category: l.Category, URL: l.URL, ImageURL: l.ImageURL,
-					Price: Money{l.Price}, Currency: l.Currency, Quantity: l.Quantity.String(),
+					Price: Money{commerce.Units(l.Price).Decimal()}, Currency: l.Currency, Quantity: commerce.Units(l.Quantity).Decimal().String(),
 				})
 			}
 			open = append(open, d)

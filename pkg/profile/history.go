@@ -23,16 +23,16 @@ type OrderDocument struct {
 // time by brand and id. Older is how many more count, which are beyond MaxOrders.
 func (s *State) Orders() (list []OrderDocument, older int64) {
 	list = []OrderDocument{}
-	for name, b := range s.Brands {
-		for id, o := range b.Orders {
-			d := OrderDocument{ID: id, Brand: name, Time: Time{millis(cmp.Or(o.Placed, o.StatusT))}, Amount: Money{o.amount()}, Currency: o.Currency, Status: o.Status}
+	for _, b := range s.brands {
+		for _, o := range b.orders.all() {
+			d := OrderDocument{ID: o.ID, Brand: b.name, Time: Time{millis(cmp.Or(o.Placed, o.StatusT))}, Amount: Money{o.amount().Decimal()}, Currency: o.Currency, Status: o.Status}
 			if o.Units != nil {
-				d.Units = &Quantity{o.units()}
+				d.Units = &Quantity{o.units().Decimal()}
 			}
 			list = append(list, d)
 		}
-		for _, x := range b.Older {
-			older += x.Orders
+		for _, x := range b.orders.older {
+			older += x.orders
 		}
 	}
 	slices.SortFunc(list, func(a, b OrderDocument) int {

@@ -1,9 +1,9 @@
 package profile
 
 import (
-	"maps"
-
-	"github.com/shopspring/decimal"
+	"cmp"
+	"slices"
+	"strings"
 
 	"github.com/weft-cdp/weft/pkg/commerce"
 	"github.com/weft-cdp/weft/pkg/event"
@@ -15,9 +15,16 @@ import (
 // order of arrival matter.
 const MaxOrders = 2000
 
+// MaxCurrencies is the most currencies in which orders beyond MaxOrders are summed, of one person in one
+// brand: more than there are in a person's life, fewer than a broken sender makes up. An order in one more is
+// counted, without its amount.
+const MaxCurrencies = 50
+
 // order is what is known of one order, from any number of reports. Each part goes by the newest event time
-// on its own: a cancellation without a total does not take the total away.
+// on its own: a cancellation without a total does not take the total away. The names in JSON are those of
+// version 1 of a stored state.
 type order struct {
+	ID       string               `json:"-"`
 	Placed   int64                `json:"p,omitempty"` // earliest report that it was completed, ms; 0: none came
 	Status   commerce.OrderStatus `json:"s"`
 	StatusT  int64                `json:"t"`
@@ -33,7 +40,7 @@ type order struct {
 
 // counts says whether the order counts: it was placed and is not cancelled. A refund leaves it as it is:
 // revenue here is what was ordered, and a refund may be partial, of an amount the event need not tell.
-func (o order) counts() bool { return o.Placed != 0 && o.Status != commerce.Cancelled }
+func (o *order) counts() bool { return o.Placed != 0 && o.Status != commerce.Cancelled }
 
 // merge joins two reports of one order.
 func (o order) merge(p order) order {
@@ -53,30 +60,60 @@ func (o order) merge(p order) order {
 }
 
 // amount is what the order is worth; zero if no report named an amount.
-func (o order) amount() decimal.Decimal { return decimal.New(o.Amount, -commerce.Places) }
+func (o *order) amount() commerce.Amount { return commerce.Units(o.Amount) }
 
 // units is how many products the order has; zero if no report named any.
-func (o order) units() decimal.Decimal {
+func (o *order) units() commerce.Amount {
 	if o.Units == nil {
-		return decimal.Decimal{}
+		return commerce.Amount{}
 	}
-	return decimal.New(*o.Units, -commerce.Places)
+	return commerce.Units(*o.Units)
 }
 
 func later(t int64, i uint64, thanT int64, thanI uint64) bool {
 	return t > thanT || t == thanT && i > thanI
 }
 
-// sum is a number of orders, what they came to, and how many products they had.
+// sum is a number of orders in one currency, what they came to, and how many products they had.
 type sum struct {
-	Orders int64           `json:"n"`
-	Amount decimal.Decimal `json:"a"`
-	Units  decimal.Decimal `json:"u,omitzero"`
+	currency string // "": of which no report named an amount
+	orders   int64
+	amount   commerce.Amount
+	units    commerce.Amount
 }
 
-func (x sum) add(y sum) sum {
-	return sum{Orders: x.Orders + y.Orders, Amount: x.Amount.Add(y.Amount), Units: x.Units.Add(y.Units)}
+// addSum adds x to the sum of its currency.
+func addSum(sums []sum, x sum) []sum {
+	i, found := slices.BinarySearchFunc(sums, x.currency, func(y sum, currency string) int { return strings.Compare(y.currency, currency) })
+	if !found {
+		return slices.Insert(sums, i, x)
+	}
+	y := &sums[i]
+	y.orders, y.amount, y.units = y.orders+x.orders, y.amount.Add(x.amount), y.units.Add(x.units)
+	return sums
 }
+
+// orders are one person's in one brand. What follows from them is kept beside them, so that only an event
+// about an order reads the list: most people have none, and one of two thousand would pay for them with every
+// page view.
+type orders struct {
+	list  []order // by id; empty while stock is not
+	stock stock   // the list as it was stored, if nobody has asked for it yet
+	older []sum   // orders beyond MaxOrders, by currency
+	sums  []sum   // all that count, those of older, too
+	cut   bool    // an amount was left out of older: MaxCurrencies
+	last  order   // of those that count in the list the one placed last; Placed 0: there is none
+}
+
+// all reads the list, if that was not done yet.
+func (os *orders) all() []order {
+	if os.stock.n > 0 {
+		os.list, os.stock = os.stock.read(), stock{}
+	}
+	return os.list
+}
+
+func (os *orders) len() int { return len(os.list) + os.stock.n }
 
 func (b *brand) applyCommerce(e *event.Event) []error {
 	if e.Type != event.Track {
@@ -96,7 +133,7 @@ func (b *brand) applyCommerce(e *event.Event) []error {
 		errs = append(errs, err)
 	}
 	if ok {
-		b.Carts.Apply(ch)
+		b.carts.Apply(ch)
 	}
 	return errs
 }
@@ -116,65 +153,104 @@ func (b *brand) report(o commerce.Order, id uint64) {
 		}
 	}
 	if o.Status == commerce.Completed {
-		b.Carts.Bought(o.At)
+		b.carts.Bought(o.At)
 	}
-	b.put(o.ID, r)
-	b.limit()
+	r.ID = o.ID
+	b.orders.put(r)
+	b.orders.settle()
 }
 
-func (b *brand) put(id string, r order) {
-	if b.Orders == nil {
-		b.Orders = map[string]order{}
+func (os *orders) put(r order) {
+	os.all()
+	i, found := slices.BinarySearchFunc(os.list, r.ID, func(o order, id string) int { return strings.Compare(o.ID, id) })
+	if found {
+		os.list[i] = os.list[i].merge(r)
+		return
 	}
-	if old, ok := b.Orders[id]; ok {
-		r = old.merge(r)
-	}
-	b.Orders[id] = r
+	os.list = slices.Insert(os.list, i, r)
 }
 
-func (b *brand) mergeOrders(from *brand) {
-	for id, r := range from.Orders {
-		b.put(id, r)
+func (os *orders) merge(from *orders) {
+	if from.len() == 0 && len(from.older) == 0 {
+		return
 	}
-	for currency, x := range from.Older {
-		b.addOlder(currency, x)
+	same := *from // reading its list is no change of from
+	for _, r := range same.all() {
+		os.put(r)
 	}
-	b.limit()
+	for _, x := range from.older {
+		os.addOlder(x)
+	}
+	os.cut = os.cut || from.cut
+	os.settle()
 }
 
-// limit turns the oldest orders into sums while there are too many.
-func (b *brand) limit() {
-	for len(b.Orders) > MaxOrders {
-		oldest, found := "", false
-		for id, o := range b.Orders {
-			if p := b.Orders[oldest]; !found || o.Placed < p.Placed || o.Placed == p.Placed && id < oldest {
-				oldest, found = id, true
-			}
+// settle turns the oldest orders into sums while there are too many, and finds anew what follows from them.
+func (os *orders) settle() {
+	for len(os.list) > MaxOrders {
+		os.sumOldest(len(os.list) - MaxOrders)
+	}
+	os.sums, os.last = slices.Clone(os.older), order{}
+	for i := range os.list {
+		o := &os.list[i]
+		if !o.counts() {
+			continue
 		}
-		if o := b.Orders[oldest]; o.counts() {
-			b.addOlder(o.Currency, o.sum())
+		os.sums = addSum(os.sums, o.sum())
+		if os.last.Placed == 0 || o.Placed >= os.last.Placed { // of one time the last id
+			os.last = *o
 		}
-		delete(b.Orders, oldest)
 	}
 }
 
-func (b *brand) addOlder(currency string, x sum) {
-	if b.Older == nil {
-		b.Older = map[string]sum{}
+// sumOldest turns the n orders that were placed first into sums.
+func (os *orders) sumOldest(n int) {
+	byAge := make([]int, len(os.list))
+	for i := range byAge {
+		byAge[i] = i
 	}
-	b.Older[currency] = b.Older[currency].add(x)
+	slices.SortFunc(byAge, func(i, j int) int {
+		return cmp.Or(cmp.Compare(os.list[i].Placed, os.list[j].Placed), cmp.Compare(i, j))
+	})
+	gone := byAge[:n]
+	slices.Sort(gone)
+	kept := os.list[:0]
+	for i, o := range os.list {
+		if len(gone) == 0 || i != gone[0] {
+			kept = append(kept, o)
+			continue
+		}
+		gone = gone[1:]
+		if o.counts() {
+			os.addOlder(o.sum())
+		}
+	}
+	clear(os.list[len(kept):])
+	os.list = kept
+}
+
+func (os *orders) addOlder(x sum) {
+	known := slices.ContainsFunc(os.older, func(y sum) bool { return y.currency == x.currency })
+	if !known && x.currency != "" && len(os.older) >= MaxCurrencies {
+		x.currency, x.amount, os.cut = "", commerce.Amount{}, true
+	}
+	os.older = addSum(os.older, x)
 }
 
 // sum is the order as one of a sum.
-func (o order) sum() sum { return sum{Orders: 1, Amount: o.amount(), Units: o.units()} }
+func (o *order) sum() sum {
+	return sum{currency: o.Currency, orders: 1, amount: o.amount(), units: o.units()}
+}
 
-// sums adds up the orders that count, by currency; those of which no report named an amount stand under "".
-func (b *brand) sums() map[string]sum {
-	all := map[string]sum{}
-	maps.Copy(all, b.Older)
-	for _, o := range b.Orders {
-		if o.counts() {
-			all[o.Currency] = all[o.Currency].add(o.sum())
+// totals are the orders that count, by currency, over all brands.
+func (s *State) totals() []sum {
+	if len(s.brands) == 1 {
+		return s.brands[0].orders.sums
+	}
+	var all []sum
+	for _, b := range s.brands {
+		for _, x := range b.orders.sums {
+			all = addSum(all, x)
 		}
 	}
 	return all

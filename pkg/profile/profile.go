@@ -3,8 +3,8 @@
 //
 // It owns: State and how an event or another State changes it, the Document that others read, and audience
 // files. It guarantees that a State is a function of the set of events folded into it: any order and any
-// tree of merges give the same State (property-tested; the exceptions are MaxOrders here and
-// commerce.MaxCarts, see there). That each event is folded once is the caller's business (package keyed):
+// tree of merges give the same State (property-tested; the exceptions are MaxOrders and MaxState
+// here and commerce.MaxCarts, see there). That each event is folded once is the caller's business (package keyed):
 // counts are plain counters. It does no I/O, takes the clock as an argument, and must not know topics,
 // Kafka or Redis.
 //
@@ -14,16 +14,13 @@ package profile
 
 import (
 	"hash/fnv"
-	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/weft-cdp/weft/pkg/commerce"
 	"github.com/weft-cdp/weft/pkg/event"
 )
-
-// StateVersion is the version of State's stored form. A newer binary reads the older.
-const StateVersion = 1
 
 const (
 	// MaxNames is the most event names counted one by one; the others are counted together. Which ones is
@@ -40,30 +37,42 @@ type Rules struct {
 	BrandTraits []string
 }
 
-// State is one person's profile as it is stored: JSON with short private names. The zero value is a person
-// of whom nothing is known. It is not safe for concurrent use.
+// State is one person's profile. It is stored by AppendBinary. The zero value is a person of whom nothing is
+// known. It is not safe for concurrent use.
 type State struct {
-	Traits    traits            `json:"t,omitempty"`
-	Brands    map[string]*brand `json:"b,omitempty"`
-	First     int64             `json:"f,omitempty"` // event time, ms; 0: nothing folded yet
-	Last      int64             `json:"l,omitempty"`
-	Received  int64             `json:"r,omitempty"` // newest time of receipt, ms
-	Events    int64             `json:"e,omitempty"`
-	Types     map[string]int64  `json:"y,omitempty"`
-	Names     map[string]int64  `json:"n,omitempty"` // of track events
-	Others    int64             `json:"o,omitempty"` // track events whose names are not in Names
-	Audiences []string          `json:"a,omitempty"` // sorted; as last told to the world
+	First     int64 // event time, ms; 0: nothing folded yet
+	Last      int64
+	Received  int64 // newest time of receipt, ms
+	Events    int64
+	Others    int64    // track events whose names are not in names
+	Audiences []string // sorted; as last told to the world
+
+	traits traits
+	brands []*brand // by name
+	types  [len(eventTypes)]int64
+	names  []counted // of track events, by name
+	capped Capped    // what a limit has left out, ever
+	size   int       // about how large it is when stored: as it was read, and what came in since
+}
+
+// eventTypes are those counted, in the order in which they are stored.
+var eventTypes = [...]event.Type{event.Track, event.Identify, event.Page, event.Screen, event.Group, event.Alias}
+
+// counted is how often something was.
+type counted struct {
+	name string
+	n    int64
 }
 
 // brand is what is known of the person in one brand.
 type brand struct {
-	Traits traits           `json:"t,omitempty"`
-	First  int64            `json:"f,omitempty"`
-	Last   int64            `json:"l,omitempty"`
-	Events int64            `json:"e,omitempty"`
-	Orders map[string]order `json:"o,omitempty"` // by order id
-	Older  map[string]sum   `json:"x,omitempty"` // orders beyond MaxOrders, by currency
-	Carts  commerce.Carts   `json:"c,omitzero"`
+	name   string
+	traits traits
+	first  int64
+	last   int64
+	events int64
+	orders orders
+	carts  commerce.Carts
 }
 
 // Apply folds one event. The errors name fields of order and cart events that could not be read; the event
@@ -75,9 +84,10 @@ func (s *State) Apply(e *event.Event, rules *Rules) []error {
 		s.Received = max(s.Received, e.ReceivedAt.UnixMilli())
 	}
 	b := s.brand(e.Brand)
-	b.First, b.Last = span(b.First, b.Last, t, t, b.Events == 0)
-	b.Events++
+	b.first, b.last = span(b.first, b.last, t, t, b.events == 0)
+	b.events++
 	s.Events++
+	s.size += len(e.Body)
 	s.count(e)
 	s.applyTraits(b, e, rules)
 	return b.applyCommerce(e)
@@ -92,21 +102,23 @@ func (s *State) Merge(from *State) {
 	s.First, s.Last = span(s.First, s.Last, from.First, from.Last, s.Events == 0)
 	s.Received = max(s.Received, from.Received)
 	s.Events += from.Events
-	for typ, n := range from.Types {
-		s.addType(typ, n)
+	for i, n := range from.types {
+		s.types[i] += n
 	}
 	s.Others += from.Others
-	for name, n := range from.Names {
-		s.addName(name, n)
+	for _, c := range from.names {
+		s.addName(c.name, c.n)
 	}
-	s.Traits.merge(from.Traits)
-	for name, fb := range from.Brands {
-		b := s.brand(name)
-		b.First, b.Last = span(b.First, b.Last, fb.First, fb.Last, b.Events == 0)
-		b.Events += fb.Events
-		b.Traits.merge(fb.Traits)
-		b.mergeOrders(fb)
-		b.Carts.Merge(fb.Carts)
+	s.capped |= from.capped
+	s.size += from.size
+	s.keepTraits(&s.traits, from.traits...)
+	for _, fb := range from.brands {
+		b := s.brand(fb.name)
+		b.first, b.last = span(b.first, b.last, fb.first, fb.last, b.events == 0)
+		b.events += fb.events
+		s.keepTraits(&b.traits, fb.traits...)
+		b.orders.merge(&fb.orders)
+		b.carts.Merge(fb.carts)
 	}
 }
 
@@ -123,15 +135,11 @@ func (s *State) AsOf() time.Time {
 }
 
 func (s *State) brand(name string) *brand {
-	b := s.Brands[name]
-	if b == nil {
-		if s.Brands == nil {
-			s.Brands = map[string]*brand{}
-		}
-		b = &brand{}
-		s.Brands[name] = b
+	i, found := slices.BinarySearchFunc(s.brands, name, func(b *brand, name string) int { return strings.Compare(b.name, name) })
+	if !found {
+		s.brands = slices.Insert(s.brands, i, &brand{name: name})
 	}
-	return b
+	return s.brands[i]
 }
 
 // span widens first..last to hold from..to; empty: there is nothing to widen.
@@ -143,32 +151,34 @@ func span(first, last, from, to int64, empty bool) (int64, int64) {
 }
 
 func (s *State) count(e *event.Event) {
-	s.addType(string(e.Type), 1)
+	if i := slices.Index(eventTypes[:], e.Type); i >= 0 {
+		s.types[i]++
+	}
 	if e.Type == event.Track {
 		s.addName(clip(e.Name, MaxName), 1)
 	}
 }
 
-func (s *State) addType(typ string, n int64) {
-	if s.Types == nil {
-		s.Types = map[string]int64{}
-	}
-	s.Types[typ] += n
-}
-
 // addName counts a name, or, beyond MaxNames, the name with the highest hash under Others. Names only ever
 // leave by lower ones coming in, so what stays is the same in any order.
 func (s *State) addName(name string, n int64) {
-	if s.Names == nil {
-		s.Names = map[string]int64{}
-	}
-	s.Names[name] += n
-	if len(s.Names) <= MaxNames {
+	i, found := slices.BinarySearchFunc(s.names, name, func(c counted, name string) int { return strings.Compare(c.name, name) })
+	if found {
+		s.names[i].n += n
 		return
 	}
-	out := slices.MaxFunc(slices.Collect(maps.Keys(s.Names)), compareNames)
-	s.Others += s.Names[out]
-	delete(s.Names, out)
+	s.names = slices.Insert(s.names, i, counted{name, n})
+	if len(s.names) <= MaxNames {
+		return
+	}
+	out := 0
+	for i := range s.names {
+		if compareNames(s.names[i].name, s.names[out].name) > 0 {
+			out = i
+		}
+	}
+	s.Others += s.names[out].n
+	s.names = slices.Delete(s.names, out, out+1)
 }
 
 func compareNames(a, b string) int {

@@ -46,17 +46,17 @@ func (b Because) IsZero() bool { return b.Expression == "" }
 // currency it never paid in. It means "not a member" and is rarely a mistake.
 var ErrAbsent = errors.New("the profile has no such value")
 
-// Settle finds the memberships anew, keeps them in the state, and returns the document with what changed,
-// by audience. An evaluation that fails means "not a member"; the errors name the audience.
-func (s *State) Settle(id string, as *Audiences, now time.Time) (Document, []AudienceChange, []error) {
-	d := s.Document(id)
+// Settle brings the state within MaxState, finds the memberships anew, keeps them in the state, and returns
+// what changed, by audience. An evaluation that fails means "not a member"; the errors name the audience.
+func (s *State) Settle(id string, as *Audiences, now time.Time) ([]AudienceChange, []error) {
 	if s.Events == 0 {
-		return d, nil, nil
+		return nil, nil
 	}
-	v := &variables{d: &d}
-	var members []string
+	s.bound()
+	v := &variables{s: s}
 	var changes []AudienceChange
 	var errs []error
+	members := make([]string, 0, len(as.List))
 	for _, a := range as.List {
 		in, err := a.holds(v)
 		if err != nil {
@@ -82,9 +82,8 @@ func (s *State) Settle(id string, as *Audiences, now time.Time) (Document, []Aud
 	}
 	slices.Sort(members)
 	s.Audiences = members
-	d.Audiences = append(d.Audiences[:0], members...)
 	slices.SortFunc(changes, func(a, b AudienceChange) int { return strings.Compare(a.Audience, b.Audience) })
-	return d, changes, errs
+	return changes, errs
 }
 
 // Leave returns the ends of all memberships of a profile that was merged into another. The state is not

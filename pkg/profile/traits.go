@@ -3,6 +3,7 @@ package profile
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/valyala/fastjson"
@@ -21,16 +22,17 @@ const (
 	MaxTraitValue = 8192
 )
 
-// traits by name. The newest event time wins, and null removes.
-type traits map[string]trait
+// traits are sorted by name. The newest event time wins, and null removes.
+type traits []trait
 
 // trait is one value and where it stands in the order of values. A removed trait stays with its time, so
 // that an older value arriving late does not bring it back.
 type trait struct {
-	V json.RawMessage `json:"v,omitempty"` // JSON as it came; nil: removed
-	T int64           `json:"t"`           // event time, ms
-	I uint64          `json:"i"`           // of source and message id: decides within a millisecond
-	C bool            `json:"c,omitempty"` // a copy: carried along by another call than identify
+	name   string
+	value  string // JSON as it came; "": removed
+	at     int64  // event time, ms
+	id     uint64 // of source and message id: decides within a millisecond
+	isCopy bool   // carried along by another call than identify
 }
 
 // before says whether u wins over t. SDKs carry cached traits along in context.traits of every call; such
@@ -38,37 +40,46 @@ type trait struct {
 // said anything by identify. The same event's value, coming again, is the same.
 func (t trait) before(u trait) bool {
 	switch {
-	case t.C != u.C:
-		return t.C
-	case t.T != u.T:
-		return t.T < u.T
+	case t.isCopy != u.isCopy:
+		return t.isCopy
+	case t.at != u.at:
+		return t.at < u.at
 	}
-	return t.I <= u.I
+	return t.id <= u.id
 }
 
-func (ts *traits) put(name string, t trait) {
-	if old, ok := (*ts)[name]; ok && !old.before(t) {
-		return
+func (ts traits) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(ts, name, func(t trait, name string) int { return strings.Compare(t.name, name) })
+}
+
+// put takes a value in; true: there were too many, and one went.
+func (ts *traits) put(t trait) bool {
+	i, found := ts.find(t.name)
+	if found {
+		if (*ts)[i].before(t) {
+			(*ts)[i] = t
+		}
+		return false
 	}
-	if *ts == nil {
-		*ts = traits{}
-	}
-	(*ts)[name] = t
+	*ts = slices.Insert(*ts, i, t)
 	if len(*ts) <= MaxTraits {
-		return
+		return false
 	}
-	last := ""
-	for n := range *ts {
-		if last == "" || compareNames(n, last) > 0 {
-			last = n
+	last := 0
+	for i := range *ts {
+		if compareNames((*ts)[i].name, (*ts)[last].name) > 0 {
+			last = i
 		}
 	}
-	delete(*ts, last)
+	*ts = slices.Delete(*ts, last, last+1)
+	return true
 }
 
-func (ts *traits) merge(from traits) {
-	for name, t := range from {
-		ts.put(name, t)
+func (s *State) keepTraits(ts *traits, from ...trait) {
+	for _, t := range from {
+		if ts.put(t) {
+			s.capped |= CappedTraits
+		}
 	}
 }
 
@@ -81,24 +92,36 @@ func (s *State) applyTraits(b *brand, e *event.Event, rules *Rules) {
 	if o == nil {
 		return
 	}
-	at := trait{T: e.Time.UnixMilli(), I: hash(e.Source, e.MessageID), C: e.Type != event.Identify}
+	at := trait{at: e.Time.UnixMilli(), id: hash(e.Source, e.MessageID), isCopy: e.Type != event.Identify}
+	var room [256]byte
 	o.Visit(func(key []byte, v *fastjson.Value) {
-		if len(key) == 0 || len(key) > MaxTraitName || !utf8.Valid(key) {
+		if len(key) == 0 || !utf8.Valid(key) {
 			return
 		}
-		name, t := string(key), at
+		if len(key) > MaxTraitName {
+			s.capped |= CappedTraits
+			return
+		}
+		t := at
 		if v.Type() != fastjson.TypeNull {
-			if t.V = v.MarshalTo(nil); len(t.V) > MaxTraitValue || !json.Valid(t.V) {
+			value := v.MarshalTo(room[:0])
+			if len(value) > MaxTraitValue {
+				s.capped |= CappedTraits
 				return
 			}
-		} else if t.C {
+			if !json.Valid(value) {
+				return
+			}
+			t.value = string(value)
+		} else if t.isCopy {
 			return // an absent copy says nothing
 		}
-		if slices.Contains(rules.BrandTraits, name) {
-			b.Traits.put(name, t)
+		t.name = string(key)
+		if slices.Contains(rules.BrandTraits, t.name) {
+			s.keepTraits(&b.traits, t)
 			return
 		}
-		s.Traits.put(name, t)
+		s.keepTraits(&s.traits, t)
 	})
 }
 

@@ -3,8 +3,12 @@ package profile
 import (
 	"encoding/json"
 	"maps"
+	"strings"
+	"unicode/utf8"
 
 	"cel.dev/cel-go/cel"
+
+	"github.com/weft-cdp/weft/pkg/commerce"
 )
 
 // Variable is a name that audience expressions may use.
@@ -45,11 +49,17 @@ func Variables() []Variable {
 	return vs
 }
 
-// variables resolves the names of Variables from a document, each when it is first asked for. It is used
-// for one document by one goroutine.
+// variables resolves the names of Variables from a state, each when it is first asked for. It is used for one
+// state, which does not change meanwhile, by one goroutine.
 type variables struct {
-	d      *Document
-	cached map[string]any
+	s      *State
+	d      *Document // for what is rarely asked for
+	cached []variable
+}
+
+type variable struct {
+	name  string
+	value any
 }
 
 // Parent is part of cel.Activation: there is none.
@@ -57,54 +67,70 @@ func (v *variables) Parent() cel.Activation { return nil }
 
 // ResolveName is part of cel.Activation.
 func (v *variables) ResolveName(name string) (any, bool) {
-	if x, ok := v.cached[name]; ok {
-		return x, true
+	for i := range v.cached {
+		if v.cached[i].name == name {
+			return v.cached[i].value, true
+		}
 	}
 	x, ok := v.resolve(name)
 	if ok {
-		if v.cached == nil {
-			v.cached = map[string]any{}
-		}
-		v.cached[name] = x
+		v.cached = append(v.cached, variable{name, x})
 	}
 	return x, ok
 }
 
+// document is the whole of the state as others read it.
+func (v *variables) document() *Document {
+	if v.d == nil {
+		d := v.s.Document("")
+		v.d = &d
+	}
+	return v.d
+}
+
 func (v *variables) resolve(name string) (any, bool) {
-	d := v.d
+	s := v.s
 	switch name {
 	case "profile.traits":
-		return decoded(d.Traits), true
+		return s.traits.decoded(), true
 	case "profile.firstSeen":
-		return d.FirstSeen.Time, true
+		return millis(s.First), true
 	case "profile.lastSeen":
-		return d.LastSeen.Time, true
+		return millis(s.Last), true
 	case "profile.counts.events":
-		return d.Counts.Events, true
+		return s.Events, true
 	case "profile.counts.track":
-		return d.Counts.Track, true
+		return s.types[0], true
 	case "profile.counts.identify":
-		return d.Counts.Identify, true
+		return s.types[1], true
 	case "profile.counts.page":
-		return d.Counts.Page, true
+		return s.types[2], true
 	case "profile.counts.screen":
-		return d.Counts.Screen, true
+		return s.types[3], true
 	case "profile.counts.byName":
-		return d.Counts.ByName, true
+		return s.counts().ByName, true
 	case "profile.orders":
-		return d.Orders, true
+		n := int64(0)
+		for _, x := range s.totals() {
+			n += x.orders
+		}
+		return n, true
 	case "profile.units":
-		return d.Units.InexactFloat64(), true
+		var n commerce.Amount
+		for _, x := range s.totals() {
+			n = n.Add(x.units)
+		}
+		return n.Float64(), true
 	case "profile.revenue":
-		return doubles(d.Revenue), true
+		return doubles(s.totals(), func(x *sum) commerce.Amount { return x.amount }), true
 	case "profile.averageOrderValue":
-		return doubles(d.AverageOrderValue), true
+		return doubles(s.totals(), (*sum).average), true
 	case "profile.lastOrder":
-		return lastOrderVariable(d.LastOrder), true
+		return lastOrderVariable(s.lastOrder()), true
 	case "profile.openCarts":
-		return cartVariables(d.OpenCarts), true
+		return cartVariables(v.document().OpenCarts), true
 	case "profile.brands":
-		return brandVariables(d.Brands), true
+		return s.brandVariables(), true
 	}
 	return nil, false
 }
@@ -132,33 +158,54 @@ func cartVariables(carts []CartDocument) []any {
 	return list
 }
 
-func brandVariables(brands map[string]BrandDocument) map[string]any {
-	m := make(map[string]any, len(brands))
-	for name, b := range brands {
-		m[name] = map[string]any{
-			"traits": decoded(b.Traits), "firstSeen": b.FirstSeen.Time, "lastSeen": b.LastSeen.Time, "events": b.Events,
-			"orders": b.Orders, "units": b.Units.InexactFloat64(), "revenue": doubles(b.Revenue), "averageOrderValue": doubles(b.AverageOrderValue), "openCarts": int64(b.OpenCarts),
+func (s *State) brandVariables() map[string]any {
+	m := make(map[string]any, len(s.brands))
+	for _, b := range s.brands {
+		one := State{brands: []*brand{b}}
+		orders, units := int64(0), commerce.Amount{}
+		for _, x := range one.totals() {
+			orders, units = orders+x.orders, units.Add(x.units)
+		}
+		m[b.name] = map[string]any{
+			"traits": b.traits.decoded(), "firstSeen": millis(b.first), "lastSeen": millis(b.last), "events": b.events,
+			"orders": orders, "units": units.Float64(), "revenue": doubles(b.orders.sums, func(x *sum) commerce.Amount { return x.amount }),
+			"averageOrderValue": doubles(b.orders.sums, (*sum).average), "openCarts": int64(len(s.open(b))),
 		}
 	}
 	return m
 }
 
 // decoded turns JSON values into what CEL knows. They were valid JSON when they were taken in.
-func decoded(raw map[string]json.RawMessage) map[string]any {
-	m := make(map[string]any, len(raw))
-	for name, b := range raw {
+func (ts traits) decoded() map[string]any {
+	m := make(map[string]any, len(ts))
+	for _, t := range ts {
+		if t.value == "" {
+			continue
+		}
 		var x any
-		if json.Unmarshal(b, &x) == nil {
-			m[name] = x
+		if plain, ok := plainText(t.value); ok {
+			m[t.name] = plain
+		} else if json.Unmarshal([]byte(t.value), &x) == nil {
+			m[t.name] = x
 		}
 	}
 	return m
 }
 
-func doubles(m map[string]Money) map[string]float64 {
-	out := make(map[string]float64, len(m))
-	for k, v := range m {
-		out[k] = v.InexactFloat64()
+// plainText is the text of a JSON string in which nothing is escaped, as most are.
+func plainText(value string) (string, bool) {
+	if len(value) < 2 || value[0] != '"' || strings.IndexByte(value, '\\') >= 0 || !utf8.ValidString(value) {
+		return "", false
+	}
+	return value[1 : len(value)-1], true
+}
+
+func doubles(sums []sum, of func(*sum) commerce.Amount) map[string]float64 {
+	out := make(map[string]float64, len(sums))
+	for i := range sums {
+		if x := &sums[i]; x.currency != "" {
+			out[x.currency] = of(x).Float64()
+		}
 	}
 	return out
 }
@@ -174,22 +221,22 @@ func number(s string) float64 {
 // exact is the value of a reading as it stands in the document: amounts and quantities as text, not as doubles. False: it
 // is absent.
 func (v *variables) exact(r reading) (any, bool) {
-	switch r.variable {
+	switch d := v.document(); r.variable {
 	case "profile.units":
-		return v.d.Units, true
+		return d.Units, true
 	case "profile.revenue":
-		m, ok := v.d.Revenue[r.key]
+		m, ok := d.Revenue[r.key]
 		return m, ok
 	case "profile.averageOrderValue":
-		m, ok := v.d.AverageOrderValue[r.key]
+		m, ok := d.AverageOrderValue[r.key]
 		return m, ok
 	case "profile.traits":
-		m, ok := v.d.Traits[r.key]
+		m, ok := d.Traits[r.key]
 		return m, ok
 	case "profile.firstSeen":
-		return v.d.FirstSeen, true
+		return d.FirstSeen, true
 	case "profile.lastSeen":
-		return v.d.LastSeen, true
+		return d.LastSeen, true
 	case "profile.lastOrder":
 		return v.exactLastOrder(r.key)
 	}
@@ -205,7 +252,7 @@ func (v *variables) exact(r reading) (any, bool) {
 }
 
 func (v *variables) exactLastOrder(key string) (any, bool) {
-	o := v.d.LastOrder
+	o := v.document().LastOrder
 	if o == nil {
 		return nil, false
 	}

@@ -60,6 +60,10 @@ func (f *fold) Merge(key string, into *journey.State, from journey.State, now ti
 
 func (f *fold) outputs(key string, res *journey.Result) []keyed.Output {
 	f.metrics.armed.Add(float64(res.Armed))
+	if res.Capped > 0 {
+		f.metrics.capped.Add(float64(res.Capped))
+		f.log.Warn("carts of a person have reached a limit", zap.String("profile", key))
+	}
 	outs := make([]keyed.Output, 0, len(res.Requests)+len(res.Receipts))
 	for i := range res.Requests {
 		r := &res.Requests[i]

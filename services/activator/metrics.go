@@ -11,6 +11,7 @@ import (
 // package connector's classes.
 type metrics struct {
 	armed     prometheus.Counter
+	capped    prometheus.Counter
 	requested *prometheus.CounterVec // channel
 	settled   *prometheus.CounterVec // outcome, reason
 	attempts  *prometheus.CounterVec // channel, class
@@ -42,6 +43,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	m := &metrics{
 		armed:     counter("armed_total", "Carts that a journey began to wait with."),
+		capped:    counter("capped_carts_total", "Carts, or parts of them, that a limit has left out of a person's state."),
 		requested: vec("requested_total", "Messages decided.", "channel"),
 		settled:   vec("settled_total", "Receipts written.", "outcome", "reason"),
 		attempts:  vec("delivery_attempts_total", "Attempts to hand a message to its channel, by how they ended.", "channel", "class"),
@@ -61,7 +63,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
-		m.armed, m.requested, m.settled, m.attempts, m.seconds, m.commerce, m.rejected, m.ignored, m.faults, m.journeys, m.listed, m.reloads,
+		m.armed, m.capped, m.requested, m.settled, m.attempts, m.seconds, m.commerce, m.rejected, m.ignored, m.faults, m.journeys, m.listed, m.reloads,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)

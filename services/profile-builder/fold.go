@@ -3,6 +3,7 @@ package builder
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -16,8 +17,26 @@ import (
 
 // state is a profile's state and whether it changed since the last word was said about it.
 type state struct {
-	Profile profile.State `json:"p"`
-	changed bool          // since Settle; within one batch, never stored
+	Profile profile.State
+	changed bool // since Settle; within one batch, never stored
+}
+
+// AppendBinary appends the profile: its version is the state's.
+func (s *state) AppendBinary(b []byte) ([]byte, error) { return s.Profile.AppendBinary(b) }
+
+// UnmarshalBinary reads what AppendBinary has written, or what stood in Redis before: JSON with the profile in
+// a member.
+func (s *state) UnmarshalBinary(b []byte) error {
+	if len(b) == 0 || b[0] != '{' {
+		return s.Profile.UnmarshalBinary(b)
+	}
+	var old struct {
+		Profile json.RawMessage `json:"p"`
+	}
+	if err := json.Unmarshal(b, &old); err != nil {
+		return fmt.Errorf("read state of version 1: %w", err)
+	}
+	return s.Profile.UnmarshalBinary(old.Profile)
 }
 
 // fold is the keyed.Fold of profiles. Its metrics count attempts: after a refusal a batch is folded again.
@@ -47,12 +66,23 @@ func (f *fold) Apply(key string, s *state, r keyed.Record, _ time.Time) []keyed.
 		f.metrics.rejected.Inc()
 		return []keyed.Output{keyed.Reject(r, topic.StageBuilder, event.Reason(err, "invalid_event"), err, f.topics)}
 	}
+	was := s.Profile.Capped()
 	for _, err := range s.Profile.Apply(e, &f.rules) {
 		f.metrics.commerce.Inc()
 		f.log.Debug("commerce part of an event is left out", zap.Error(err), zap.String("source", e.Source), zap.String("message_id", e.MessageID))
 	}
+	f.capped(key, s, was)
 	s.changed = true
 	return nil
+}
+
+// capped counts what a limit has begun to leave out.
+func (f *fold) capped(key string, s *state, was profile.Capped) {
+	now := s.Profile.Capped()
+	for _, what := range (now &^ was).Names() {
+		f.metrics.capped.WithLabelValues(what).Inc()
+		f.log.Warn("profile has reached a limit", zap.String("profile", key), zap.String("what", what))
+	}
 }
 
 // Due says that profiles want no waking: time enters with events.
@@ -62,8 +92,10 @@ func (f *fold) Due(*state) (time.Time, bool) { return time.Time{}, false }
 func (f *fold) Timer(string, *state, time.Time) []keyed.Output { return nil }
 
 // Merge takes in the profile of a merged key.
-func (f *fold) Merge(_ string, into *state, from state, _ time.Time) []keyed.Output {
+func (f *fold) Merge(key string, into *state, from state, _ time.Time) []keyed.Output {
+	was := into.Profile.Capped()
 	into.Profile.Merge(&from.Profile)
+	f.capped(key, into, was|from.Profile.Capped())
 	into.changed = true
 	return nil
 }
@@ -74,7 +106,9 @@ func (f *fold) Settle(key string, s *state, now time.Time) []keyed.Output {
 		return nil
 	}
 	s.changed = false
-	doc, changes, errs := s.Profile.Settle(key, f.audiences, now)
+	was := s.Profile.Capped()
+	changes, errs := s.Profile.Settle(key, f.audiences, now)
+	f.capped(key, s, was)
 	for _, err := range errs {
 		why := reasonFailed
 		if errors.Is(err, profile.ErrAbsent) {
@@ -84,7 +118,7 @@ func (f *fold) Settle(key string, s *state, now time.Time) []keyed.Output {
 		f.log.Debug("audience is not decided", zap.Error(err), zap.String("profile", key))
 	}
 	f.metrics.profiles.Inc()
-	b, err := doc.Encode()
+	b, err := s.Profile.Encode(key)
 	return append(f.output(nil, f.topics.ProfilesChanged(), key, b, err), f.memberships(key, changes)...)
 }
 

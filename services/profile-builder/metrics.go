@@ -22,6 +22,7 @@ type metrics struct {
 	rejected    prometheus.Counter
 	ignored     prometheus.Counter
 	unencoded   prometheus.Counter
+	capped      *prometheus.CounterVec   // what
 	requests    *prometheus.HistogramVec // code
 }
 
@@ -40,6 +41,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		rejected:    counter("rejected_events_total", "Events that can not be read at all."),
 		ignored:     counter("ignored_records_total", "Records of kinds that this version does not know."),
 		unencoded:   counter("unencoded_changes_total", "Changes that can not be written as JSON, a defect."),
+		capped:      vec("capped_profiles_total", "Profiles of which a limit began to leave something out, by what.", "what"),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "weft_builder_request_seconds", Help: "Time to answer a profile request.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5},
@@ -48,7 +50,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.profiles, m.memberships, m.evaluations, m.commerce, m.rejected, m.ignored, m.unencoded, m.requests} {
+	for _, c := range []prometheus.Collector{m.profiles, m.memberships, m.evaluations, m.commerce, m.rejected, m.ignored, m.unencoded, m.capped, m.requests} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

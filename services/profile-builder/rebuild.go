@@ -200,12 +200,12 @@ func (f *refold) Conclude(key, into string, s *state, now time.Time) ([]keyed.Ou
 	if s.Profile.Events == 0 {
 		return nil, false
 	}
-	doc, changes, errs := s.Profile.Settle(key, f.audiences, now)
+	changes, errs := s.Profile.Settle(key, f.audiences, now)
 	for _, err := range errs {
 		f.log.Debug("audience is not decided", zap.Error(err), zap.String("profile", key))
 	}
 	var outs []keyed.Output
-	b, err := doc.Encode()
+	b, err := s.Profile.Encode(key)
 	if f.from.Prefix != f.topics.Prefix || !t.lives || t.document != maphash.Bytes(f.seed, b) {
 		outs = f.output(outs, f.topics.ProfilesChanged(), key, b, err)
 	}

@@ -178,9 +178,9 @@ func (e *env) documents(want map[string]*profile.State) map[string]string {
 	require.NoError(e.t, err)
 	docs := map[string]string{}
 	for person, st := range want {
-		doc, _, errs := st.Settle(person, as, base)
+		_, errs := st.Settle(person, as, base)
 		require.Empty(e.t, errs)
-		b, err := doc.Encode()
+		b, err := st.Encode(person)
 		require.NoError(e.t, err)
 		docs[person] = string(b)
 	}
