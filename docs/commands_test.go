@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
@@ -24,6 +25,7 @@ import (
 	stitcher "github.com/weft-cdp/weft/services/identity-stitcher"
 	writer "github.com/weft-cdp/weft/services/journey-writer"
 	builder "github.com/weft-cdp/weft/services/profile-builder"
+	"github.com/weft-cdp/weft/services/weft/audit"
 )
 
 // commands are the words of weft's command line as its source has them: names of commands, and flags.
@@ -172,6 +174,7 @@ func registered(t *testing.T) names {
 	require.NoError(t, err)
 	_, err = writer.New(cfg, writer.Deps{Stream: kafka, Warehouse: clickhouse, Log: log, Metrics: n})
 	require.NoError(t, err)
+	audit.Report{}.Register(n, time.Now())
 	return n
 }
 

@@ -105,41 +105,6 @@ func (c *Client) StoredOffsets(ctx context.Context, table, topicName string, par
 	return out, nil
 }
 
-// Double is a record that was stored more than once: the promise of exactly-once is broken.
-type Double struct {
-	Table     string `ch:"table"`
-	Topic     string `ch:"topic"`
-	Partition uint32 `ch:"partition"`
-	Offset    uint64 `ch:"offset"`
-	Rows      uint64 `ch:"rows"`
-}
-
-// doublesIn is which tables are searched, and what tells the rows of one record apart. Redirects fall
-// together by themselves.
-var doublesIn = []struct{ table, key string }{
-	{TableEvents, ""}, {TableRejected, ""}, {TableIdentities, ", n"}, {TableProfiles, ""},
-	{TableAudiences, ""}, {TableMessages, ""}, {TableReceipts, ""},
-}
-
-// doublesSQL is the query for all tables.
-func doublesSQL() string {
-	parts := make([]string, len(doublesIn))
-	for i, d := range doublesIn {
-		parts[i] = fmt.Sprintf("SELECT '%[1]s' AS table, toString(topic) AS topic, partition, offset, count() AS rows\n"+
-			"FROM ${database}.%[1]s GROUP BY topic, partition, offset%[2]s HAVING rows > 1", d.table, d.key)
-	}
-	return "SELECT * FROM\n(\n" + strings.Join(parts, "\nUNION ALL\n") + "\n)\nORDER BY table, topic, partition, offset LIMIT ?"
-}
-
-// Doubles finds records that were stored more than once, at most limit of them; none is as it should be.
-func (c *Client) Doubles(ctx context.Context, limit int) ([]Double, error) {
-	var out []Double
-	if err := c.Select(ctx, &out, doublesSQL(), limit); err != nil {
-		return nil, fmt.Errorf("audit: look for double rows: %w", err)
-	}
-	return out, nil
-}
-
 // offsetTables is every table that has rows of a topic's records.
 var offsetTables = []string{
 	TableEvents, TableRejected, TableIdentities, TableRedirects, TableProfiles, TableAudiences, TableMessages, TableReceipts,

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os/signal"
 	"syscall"
 	"time"
@@ -20,9 +22,9 @@ import (
 const auditWait = 30 * time.Second
 
 func newAuditCommand(a *app) *cobra.Command {
-	var since string
+	var since, metrics string
 	var wait time.Duration
-	var minutes bool
+	var minutes, repair, dry bool
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Check that accepted = stored + rejected + duplicate",
@@ -31,9 +33,16 @@ reason, or a duplicate; and no record was stored twice. Accepted is counted from
 counter of a service is asked. All of what Kafka still holds is read.
 
 Waits up to --wait until the stages have caught up. Minutes for which events are still arriving are shown as open and not
-judged. Exit status 0 if it closes, else 1.`,
+judged. Exit status 0 if it closes, else 1.
+
+--repair first removes what was stored more than once and keeps one row of each, the one that was inserted first; with
+--dry-run it only says what would go. It may run while events keep coming, but once at a time.
+
+--metrics writes the result in Prometheus' text format, for node_exporter's textfile collector.`,
 		Example: `  weft audit --config weft.yaml
   weft audit --since 24h --minutes
+  weft audit --repair --dry-run
+  weft audit --since 24h --metrics /var/lib/node_exporter/textfile/audit.prom
   weft audit --since 2026-05-01T00:00:00Z`,
 		GroupID: groupTools,
 		Args:    args(cobra.NoArgs),
@@ -46,9 +55,20 @@ judged. Exit status 0 if it closes, else 1.`,
 			if err != nil {
 				return err
 			}
-			report, err := runAudit(cmd.Context(), cfg, audit.Options{Topics: cfg.Topics.Set(), Since: from, Wait: wait})
+			if dry && !repair {
+				return usageError{errors.New("--dry-run: give --repair, too")}
+			}
+			run := auditRun{
+				Options: audit.Options{Topics: cfg.Topics.Set(), Since: from, Wait: wait}, repair: repair, dry: dry, out: cmd.OutOrStdout(),
+			}
+			report, err := run.run(cmd.Context(), cfg)
 			if err != nil {
 				return err
+			}
+			if metrics != "" {
+				if err := report.WriteMetrics(metrics, time.Now()); err != nil {
+					return err
+				}
 			}
 			if err := report.Print(cmd.OutOrStdout(), minutes); err != nil {
 				return err
@@ -63,6 +83,9 @@ judged. Exit status 0 if it closes, else 1.`,
 	f.StringVar(&since, "since", "", "judge what was received since then: a time, or a duration back from now (default: all that Kafka holds)")
 	f.DurationVar(&wait, "wait", auditWait, "how long the stages may take to catch up")
 	f.BoolVar(&minutes, "minutes", false, "show every minute, not only those that do not balance")
+	f.BoolVar(&repair, "repair", false, "remove rows that were stored more than once, all but one of each")
+	f.BoolVar(&dry, "dry-run", false, "with --repair: only say what would be removed")
+	f.StringVar(&metrics, "metrics", "", "write the result to this file, too, in Prometheus' text format")
 	return cmd
 }
 
@@ -81,7 +104,14 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("--since: want a time such as 2026-05-01T00:00:00Z or a duration such as 24h, found %q", text)
 }
 
-func runAudit(ctx context.Context, cfg config.Config, opt audit.Options) (audit.Report, error) {
+// auditRun is one run of the command.
+type auditRun struct {
+	audit.Options
+	repair, dry bool
+	out         io.Writer
+}
+
+func (r auditRun) run(ctx context.Context, cfg config.Config) (audit.Report, error) {
 	ctx, unregister := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer unregister()
 	if len(cfg.Kafka.Brokers) == 0 {
@@ -100,5 +130,14 @@ func runAudit(ctx context.Context, cfg config.Config, opt audit.Options) (audit.
 		return audit.Report{}, err
 	}
 	defer func() { _ = wh.Close() }() // was only read
-	return audit.Run(ctx, opt, audit.FromStream(client), wh)
+	if r.repair {
+		n, err := audit.Repair(ctx, wh, r.dry, r.out)
+		if err != nil {
+			return audit.Report{}, err
+		}
+		if n == 0 {
+			fmt.Fprintln(r.out, "nothing was stored more than once")
+		}
+	}
+	return audit.Run(ctx, r.Options, audit.FromStream(client), wh)
 }
