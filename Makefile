@@ -81,11 +81,15 @@ e2e: bin/testservers ## The tests of whole deployments (ARGS="-run TestTill")
 SEEDS ?= 100
 SEED ?= 0
 SHAPE ?=
-SIMULATE = go test -count=1 -timeout 0 -v ./services/weft/simulate
+SIMULATE = go test ./services/weft/simulate -count=1 -timeout 0 -v
 
 .PHONY: simulate
 simulate: ## The services under virtual time and seeded faults (SEEDS=1000, or SEED=42 SHAPE=crash)
 	$(SIMULATE) -run '^TestSimulate$$' -seeds $(SEEDS) -seed $(SEED) -shape '$(SHAPE)'
+
+.PHONY: simulate-mutations
+simulate-mutations: ## Break the code on purpose, one place after the other: the simulation must catch each (ARGS="-mutation trim-too-far")
+	$(SIMULATE) -tags mutations -run '^TestMutationsAreCaught$$' $(ARGS)
 
 .PHONY: cdnow
 cdnow: bin/testservers ## 69,659 real purchases through separate processes, one of them killed: each fact beside its expected value

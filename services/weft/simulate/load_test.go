@@ -24,6 +24,7 @@ type load struct {
 	doubles int           // of ten events, how many are sent again
 	poison  int           // records that nobody can read
 	old     int           // of ten carts, how many are history
+	chains  bool          // people turn out to be one late, link by link
 }
 
 // sentEvent is one record of the collector's topic.
@@ -81,6 +82,13 @@ func (w *world) plan() []*sentEvent {
 				add(&sentEvent{at: at(0, l.span, "view", dd, strconv.Itoa(v)), name: "Viewed", ids: anonymous(a)})
 			}
 			known := at(0, l.span, "identify", dd)
+			if l.chains { // the device first is an e-mail address, and that then a user
+				mail := []event.Identifier{{Type: event.Email, Value: user(i) + "@example.com"}}
+				half := at(0, l.span, "half", dd)
+				add(&sentEvent{at: half, name: "Viewed", ids: append(anonymous(a), mail...)})
+				add(&sentEvent{at: at(half, half+l.span/2, "whole", dd), ids: append(mail, event.Identifier{Type: event.UserID, Value: user(i)})})
+				continue
+			}
 			add(&sentEvent{at: known, ids: append(anonymous(a), event.Identifier{Type: event.UserID, Value: user(i)},
 				event.Identifier{Type: event.Email, Value: user(i) + "@example.com"})})
 			if !ten(l.carts, "cart", dd) {
@@ -173,7 +181,11 @@ func (w *world) body(e *sentEvent) string {
 		case event.UserID:
 			parts = append(parts, fmt.Sprintf(`"userId":%q`, id.Value))
 		case event.Email:
-			parts = append(parts, fmt.Sprintf(`"traits":{"email":%q,"consent":{"email":{"marketing":true}}}`, id.Value))
+			traits := fmt.Sprintf(`"traits":{"email":%q,"consent":{"email":{"marketing":true}}}`, id.Value)
+			if e.name != "" {
+				traits = `"context":{` + traits + `}`
+			}
+			parts = append(parts, traits)
 		}
 	}
 	switch {
@@ -200,6 +212,17 @@ func (w *world) record(e *sentEvent) stream.Record {
 // produce sends everything at its time.
 func (w *world) produce() {
 	es := w.plan()
+	if w.acts != nil {
+		es = w.acts
+		for i, e := range es {
+			e.id, e.source = "m"+strconv.Itoa(i), "web"
+			if e.stamp == 0 {
+				e.stamp = e.at
+			}
+		}
+		slices.SortStableFunc(es, func(a, b *sentEvent) int { return int(a.at - b.at) })
+		w.number(es)
+	}
 	w.mu.Lock()
 	w.events = es
 	w.mu.Unlock()

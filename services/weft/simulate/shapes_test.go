@@ -7,6 +7,8 @@ func shapes() []*shape {
 	some := load{people: 3, span: 7 * time.Second, views: 2, carts: 7, orders: 5, duels: 5, unions: 4, doubles: 2, poison: 1, old: 1}
 	duel := load{people: 4, span: 4 * time.Second, views: 1, carts: 10, orders: 10, duels: 10, unions: 2}
 	merging := load{people: 4, span: 5 * time.Second, views: 3, carts: 6, orders: 3, duels: 5, unions: 10, doubles: 1}
+	racing := load{people: 5, span: 300 * time.Millisecond, carts: 10, orders: 10, duels: 10, unions: 1}
+	chained := load{people: 5, span: 4 * time.Second, views: 5, unions: 10, chains: true}
 	crashes := map[class]chance{
 		writes:   {crashBefore: 6_000, crashAfter: 8_000, crashLate: 3_000},
 		produces: {crashBefore: 6_000, crashAfter: 8_000, crashLate: 3_000},
@@ -72,6 +74,13 @@ func shapes() []*shape {
 		{name: "duel", services: three, owners: 1, load: duel, trouble: 14 * time.Second, batch: 3, faults: map[class]chance{
 			writes: {freezeAfter: 10_000, slow: 30_000, crashAfter: 5_000}, produces: {freezeBefore: 10_000, slow: 30_000, crashBefore: 5_000},
 			commits: {late: 5_000},
+		}},
+		{name: "race", services: three, owners: 2, load: racing, trouble: 12 * time.Second, batch: 3, faults: map[class]chance{
+			writes: {slow: 60_000, freezeAfter: 5_000, crashAfter: 2_000}, produces: {slow: 60_000, freezeBefore: 10_000, crashBefore: 2_000},
+		}},
+		{name: "chain", services: []string{stitch, build}, owners: 2, load: chained, trouble: 12 * time.Second, batch: 2, faults: map[class]chance{
+			writes:   {late: 60_000, cutAfter: 30_000, crashAfter: 5_000, crashLate: 10_000, slow: 30_000, freezeBefore: 5_000},
+			produces: {cutAfter: 10_000, slow: 20_000},
 		}},
 		{name: "merge", services: three, owners: 2, load: merging, trouble: 14 * time.Second, batch: 3, faults: everything},
 		{name: "all", services: all, owners: 2, load: some, trouble: 16 * time.Second, batch: 5, rebalances: 2, config: 1, faults: everything},

@@ -26,7 +26,8 @@ var (
 	flagSeeds = flag.Int("seeds", defaultSeeds, "schedules per shape")
 	flagSeed  = flag.Uint64("seed", 0, "this schedule alone, with its trace; 0: -seeds of them")
 	flagFirst = flag.Uint64("first", 1, "seed of the first schedule")
-	flagShape = flag.String("shape", "", "this shape alone; empty: all of them")
+	flagShape = flag.String("shape", "", "these shapes alone, with commas between them; empty: all of them")
+	flagHunt  = flag.Bool("hunt", false, "the shapes in turn, until the first violation: what looks for a mutation")
 )
 
 // defaultSeeds is what 'go test' runs of every shape: enough to see that the simulation works.
@@ -81,15 +82,22 @@ type result struct {
 	seen       map[string]int // what the schedule led to
 }
 
-// hanging is how long a schedule may take in real time: a hundred times what it takes.
-const hanging = 20 * time.Second
+// hanging is how long a schedule may take in real time: two hundred times what it takes
+// on an idle machine.
+const hanging = 90 * time.Second
 
 // play runs one schedule in a bubble of its own.
 func play(t *testing.T, s *shape, seed uint64, f files) (r result) {
 	t.Helper()
 	// A goroutine that waits for a lock, or outside of the bubble, keeps virtual time from going on.
-	hang := time.AfterFunc(hanging, func() { panic("virtual time stands still: " + again(s, seed)) })
+	hang := time.AfterFunc(hanging, func() {
+		debug.SetTraceback("all")
+		panic("virtual time stands still: " + again(s, seed))
+	})
 	defer hang.Stop()
+	if s.config > 0 { // no schedule sees the files of another
+		f = newFiles(t)
+	}
 	synctest.Test(t, func(t *testing.T) {
 		w, err := newWorld(s, seed, f)
 		require.NoError(t, err)
@@ -119,11 +127,15 @@ func (nothing) Printf(context.Context, string, ...any) {}
 // TestSimulate plays schedules of all shapes and prints how many, how fast, and what befell them.
 func TestSimulate(t *testing.T) {
 	f := newFiles(t)
-	for _, s := range shapes() {
-		if *flagShape != "" && s.name != *flagShape {
-			continue
-		}
+	if *flagHunt {
+		hunt(t, f)
+		return
+	}
+	for _, s := range chosen() {
 		t.Run(s.name, func(t *testing.T) {
+			if *flagSeed == 0 {
+				t.Parallel()
+			}
 			began := time.Now()
 			n, steps, injected, seen := 0, 0, map[string]int{}, map[string]int{}
 			for seed := *flagFirst; n < *flagSeeds; seed++ {
@@ -152,6 +164,25 @@ func TestSimulate(t *testing.T) {
 			took := time.Since(began)
 			t.Logf("%d schedules, %.1f a second, %d requests; faults: %s; seen: %s", n, float64(n)/took.Seconds(), steps, summary(injected), summary(seen))
 		})
+	}
+}
+
+// chosen are the shapes that -shape names.
+func chosen() []*shape {
+	return slices.DeleteFunc(shapes(), func(s *shape) bool {
+		return *flagShape != "" && !slices.Contains(strings.Split(*flagShape, ","), s.name)
+	})
+}
+
+// hunt plays schedules of all chosen shapes in turn and stops at the first that is violated.
+func hunt(t *testing.T, f files) {
+	for n := range *flagSeeds {
+		for i, s := range chosen() {
+			seed := *flagFirst + uint64(n) //nolint:gosec // a count
+			if r := play(t, s, seed, f); len(r.violations) > 0 {
+				t.Fatalf("caught after %d schedules: %s\n%s", n*len(chosen())+i+1, again(s, seed), strings.Join(r.violations, "\n"))
+			}
+		}
 	}
 }
 

@@ -41,6 +41,8 @@ type world struct {
 	door       *process
 	doors      clients
 	script     func(p *process, m *message, v *verdict) // of a directed schedule, instead of the seed's plan
+	acts       []*sentEvent                             // of a directed schedule, instead of the seed's load
+	last       func(w *world) error                     // of a directed schedule: looks when all is settled
 	began      time.Time
 	ctx        context.Context //nolint:containedctx // of the schedule, which the world is
 	stop       context.CancelFunc
@@ -320,6 +322,11 @@ func (w *world) settle() {
 		if missing, wrong = w.look(); len(missing)+len(wrong) > 0 {
 			for _, x := range append(missing, wrong...) {
 				w.violate("after all was settled: %s", x)
+			}
+		}
+		if w.last != nil {
+			if err := w.last(w); err != nil {
+				w.violate("%v", err)
 			}
 		}
 		return

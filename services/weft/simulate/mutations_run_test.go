@@ -1,0 +1,92 @@
+//go:build mutations
+
+package simulate
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	flagMutation = flag.String("mutation", "", "this mutation alone; empty: all of them")
+	flagHunts    = flag.Int("hunts", 400, "schedules of each shape within which a mutation must be caught")
+)
+
+// huntLimit is how long the hunt for one mutation may take.
+const huntLimit = 10 * time.Minute
+
+var caughtLine = regexp.MustCompile(`caught after (\d+) schedules: ([^\n]*)\n\s*([^\n]*)`)
+
+// TestMutationsAreCaught builds the simulation with each mutation, by way of an overlay, and lets it hunt.
+func TestMutationsAreCaught(t *testing.T) {
+	here, err := filepath.Abs(root)
+	require.NoError(t, err)
+	for _, m := range mutations() {
+		if *flagMutation != "" && *flagMutation != m.name {
+			continue
+		}
+		t.Run(m.name, func(t *testing.T) {
+			binary := m.build(t, here)
+			ctx, cancel := context.WithTimeout(t.Context(), huntLimit)
+			defer cancel()
+			began := time.Now()
+			cmd := exec.CommandContext(ctx, binary, "-test.run", "^(TestTen|TestSimulate)$", "-test.v", "-test.failfast", "-hunt",
+				"-seeds", fmt.Sprint(*flagHunts), "-shape", m.shapes)
+			out, err := cmd.CombinedOutput()
+			require.Error(t, err, "%s was not caught within %d schedules of each of %s\n%s", m.name, *flagHunts, m.shapes, tail(out))
+			t.Logf("%s: %s; %s", m.name, how(string(out)), time.Since(began).Truncate(time.Second/10))
+		})
+	}
+}
+
+// how says by what a mutation was caught.
+func how(out string) string {
+	if i := strings.Index(out, "--- FAIL: TestTen/"); i >= 0 {
+		line, _, _ := strings.Cut(out[i:], "\n")
+		return "caught by " + line
+	}
+	if m := caughtLine.FindStringSubmatch(out); m != nil {
+		return "caught after " + m[1] + " schedules: " + m[2] + ": " + m[3]
+	}
+	return "caught: " + tail([]byte(out))
+}
+
+func tail(b []byte) string { return string(b[max(0, len(b)-2000):]) }
+
+// build makes the mutated test binary.
+func (m *mutation) build(t *testing.T, here string) string {
+	t.Helper()
+	dir := t.TempDir()
+	replace := map[string]string{}
+	for i, file := range m.files() {
+		path := filepath.Join(here, file)
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		mutated, lost := m.apply(text, file)
+		require.Empty(t, lost)
+		to := filepath.Join(dir, fmt.Sprintf("%d%s", i, filepath.Ext(file)))
+		require.NoError(t, os.WriteFile(to, []byte(mutated), 0o600))
+		replace[path] = to
+	}
+	overlay := filepath.Join(dir, "overlay.json")
+	b, err := json.Marshal(map[string]any{"Replace": replace})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(overlay, b, 0o600))
+	binary := filepath.Join(dir, "simulate.test")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", binary, "./services/weft/simulate")
+	cmd.Dir = here
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return binary
+}

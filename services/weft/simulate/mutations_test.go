@@ -1,0 +1,232 @@
+package simulate
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// root is the repository, seen from this package.
+const root = "../../.."
+
+// mutation is a deliberate fault in production code: the simulation must catch it.
+type mutation struct {
+	name   string
+	breaks string // what it takes away
+	edits  []edit
+	shapes string // where to look for it
+}
+
+// edit replaces one place of a file.
+type edit struct{ file, old, new string }
+
+// mutations are the faults. Each takes away one thing that the protocol needs; where the sources change, the
+// edits must follow, which TestMutationsApply sees to.
+func mutations() []mutation {
+	return []mutation{
+		{
+			name: "commit-before-publish", breaks: "Kafka's commit, which the fence believes, comes behind publishing and moves",
+			edits: []edit{{
+				"pkg/keyed/worker.go", "	w.settle(n, next, now)\n	return w.effects(ctx, r)\n",
+				"	w.settle(n, next, now)\n	if err := w.commit(ctx); err != nil {\n		return err\n	}\n	return w.effects(ctx, r)\n",
+			}},
+			shapes: "race,merge",
+		},
+		{
+			name: "no-revision-check", breaks: "a script is accepted only if every state is as it was read",
+			edits:  []edit{{"pkg/keyed/commit.lua", "if redis.call('GETRANGE', KEYS[5 + s], 1, 8) ~= ARGV[first + 4 * s - 3] then", "if false then"}},
+			shapes: "merge,zombie",
+		},
+		{
+			name: "no-applied-check", breaks: "a script is accepted only if the slot is where the worker read it",
+			edits:  []edit{{"pkg/keyed/commit.lua", "expect ~= (meta[1] or 'none')", "expect == 'trim'"}},
+			shapes: "zombie,lost,all",
+		},
+		{
+			name: "resume-from-kafka", breaks: "a new owner goes on from the slot's applied offset, not from Kafka's commit",
+			edits: []edit{{
+				"pkg/keyed/recover.go", "w.s.opt.Input, w.claim.Partition, m.applied, stream.FetchOptions{})",
+				"w.s.opt.Input, w.claim.Partition, max(0, w.claim.Offset), stream.FetchOptions{})",
+			}},
+			shapes: "crash,zombie",
+		},
+		{
+			name: "fence-without-an-edge", breaks: "the fence walks every edge above the decider",
+			edits: []edit{{
+				"services/activator/service.go", "		{Inputs: []string{topics.EventsCollected()}, Stage: topic.StageStitcher, Slots: true},\n", "",
+			}},
+			shapes: "duel",
+		},
+		{
+			name: "fence-without-outbox", breaks: "the fence waits for outboxes as well: a commit alone does not say that they are out",
+			edits: []edit{
+				{"services/activator/service.go", "Stage: topic.StageStitcher, Slots: true}", "Stage: topic.StageStitcher}"},
+				{
+					"pkg/keyed/worker.go", "	w.settle(n, next, now)\n	return w.effects(ctx, r)\n",
+					"	w.settle(n, next, now)\n	if err := w.commit(ctx); err != nil {\n		return err\n	}\n	return w.effects(ctx, r)\n",
+				},
+			},
+			shapes: "race,duel",
+		},
+		{
+			name: "ticket-of-this-walk", breaks: "a timer waits for a walk that begins after it was seen due",
+			edits:  []edit{{"pkg/keyed/fence.go", "	return f.begun + 1\n", "	return max(f.begun, 1)\n"}},
+			shapes: "race",
+		},
+		{
+			name: "timer-without-fence", breaks: "a timer waits for the fence at all",
+			edits:  []edit{{"pkg/keyed/timers.go", "		if c.walk > done {\n			break", "		if c.walk < 0 {\n			break"}},
+			shapes: "duel,race",
+		},
+		{
+			name: "no-position-filter", breaks: "a record published twice counts once",
+			edits:  []edit{{"pkg/keyed/intake.go", "if ok && p.Seq <= last {", "if ok && p.Seq < 0 {"}},
+			shapes: "crash,zombie",
+		},
+		{
+			name: "notes-stay-behind", breaks: "what a key has taken in travels with its state",
+			edits: []edit{{
+				"pkg/keyed/move.go", "h.notes, h.blocked = united(h.notes, origin.notes), united(h.blocked, origin.blocked)",
+				"h.blocked = united(h.blocked, origin.blocked)",
+			}},
+			shapes: "merge,chain",
+		},
+		{
+			name: "frozen-hop-drops-nothing", breaks: "a frozen key keeps its notes and drops what they cover",
+			edits: []edit{{
+				"pkg/keyed/move.go", "if n, ok := h.notes[origin.key]; ok && n >= seq {\n			return nil", "if n, ok := h.notes[origin.key]; ok && n >= seq && !h.frozen {\n			return nil",
+			}},
+			shapes: "chain,merge",
+		},
+		{
+			name: "move-not-noted", breaks: "a move that comes home twice counts once",
+			edits: []edit{{
+				"pkg/keyed/move.go", "		h.notes = with(h.notes, origin.key, seq)\n		h.unblock()\n		outs", "		h.unblock()\n		outs",
+			}},
+			shapes: "merge",
+		},
+		{
+			name: "trim-too-far", breaks: "only what is published leaves the outbox",
+			edits: []edit{{
+				"pkg/keyed/publish.go", "w.pub = r.firstSeq + int64(len(w.dec.outputs))", "w.pub = r.firstSeq + int64(len(w.dec.outputs)) + 1",
+			}},
+			shapes: "crash,zombie",
+		},
+		{
+			name: "publish-past-a-failed-request", breaks: "nothing is published behind a request that failed",
+			edits:  []edit{{"pkg/keyed/publish.go", "	wg.Wait()\n	return errors.Join(errs...)\n", "	wg.Wait()\n	return nil\n"}},
+			shapes: "owners,all",
+		},
+		{
+			name: "lost-answer-taken-for-done", breaks: "a produce request without an answer is sent again",
+			edits: []edit{{
+				"pkg/stream/produce.go", "		err := c.produceOnce(ctx, l, e)\n		switch {\n",
+				"		err := c.produceOnce(ctx, l, e)\n		switch {\n		case kafkaCode(err) == 0:\n			return nil\n",
+			}},
+			shapes: "lost",
+		},
+		{
+			name: "fetch-skips-a-record", breaks: "what is read is read without gaps",
+			edits: []edit{{
+				"pkg/stream/fetch.go", "	f.next = next\n	if !f.parser.some() {\n",
+				"	f.next = next\n	if len(recs) > 2 {\n		recs = recs[1:]\n	}\n	if !f.parser.some() {\n",
+			}},
+			shapes: "crash",
+		},
+		{
+			name: "seen-ids-apart", breaks: "message ids are remembered in the script that moves the offset",
+			edits: []edit{
+				{"pkg/keyed/worker.go", "		seenIDs: d.seenIDs, seenAt: d.seenAt, seenFor: d.seenWindow,\n", ""},
+				{
+					"pkg/keyed/worker.go", "	w.settle(n, next, now)\n	return w.effects(ctx, r)\n",
+					"	w.settle(n, next, now)\n	if d := &w.dec; len(d.seenIDs) > 0 {\n		if _, err := w.slot.commit(ctx, commitArgs{seenIDs: d.seenIDs, seenAt: d.seenAt, seenFor: d.seenWindow}); err != nil {\n			return err\n		}\n	}\n	return w.effects(ctx, r)\n",
+				},
+			},
+			shapes: "crash,lost",
+		},
+		{
+			name: "loss-not-seen", breaks: "a stage whose slot went back stops",
+			edits: []edit{
+				{"pkg/keyed/recover.go", "if m.applied < w.claim.Offset || m.applied < w.highest {", "if m.applied < 0 {"},
+				{"pkg/keyed/recover.go", "case m.fresh || m.applied < w.m.applied:", "case m.fresh:"},
+			},
+			shapes: "regress,cluster",
+		},
+		{
+			name: "link-published-by-its-maker-only", breaks: "whoever crosses a link that is not confirmed publishes its merge",
+			edits: []edit{{
+				"pkg/identity/union.go", "if !slices.Contains(s.crossed, id) {", "if v.cause.MessageID == s.cause.MessageID && !slices.Contains(s.crossed, id) {",
+			}},
+			shapes: "race,merge",
+		},
+		{
+			name: "attempt-not-marked", breaks: "an attempt to deliver is marked before it is made",
+			edits:  []edit{{"services/activator/deliver.go", "	ok, err := d.store.SetNX(ctx, mark, token, markTTL)\n", "	ok, err := true, error(nil)\n"}},
+			shapes: "crash",
+		},
+		{
+			name: "insert-without-token", breaks: "a range is inserted under one token, whoever inserts it",
+			edits: []edit{{
+				"services/journey-writer/partition.go", "fmt.Sprintf(\"%s:%d:%d-%d\", o.topic, o.partition, ann.Start, ann.End)",
+				"fmt.Sprintf(\"%s:%d:%d-%d %d\", o.topic, o.partition, ann.Start, ann.End, o.now().UnixNano())",
+			}},
+			shapes: "rows",
+		},
+		{
+			name: "announcement-not-read", breaks: "a new owner inserts the range that was announced",
+			edits: []edit{{
+				"services/journey-writer/partition.go", "	if err := o.takeOver(ctx, &ann); err != nil {", "	ann.End = ann.Start\n	if err := o.takeOver(ctx, &ann); err != nil {",
+			}},
+			shapes: "rows",
+		},
+		{
+			name: "commit-taken-for-done", breaks: "a commit whose outcome is unknown is never believed",
+			edits: []edit{{
+				"services/journey-writer/partition.go", "		o.metrics.commit(\"unknown\")\n		return fmt.Errorf(\"%w: %w\", stream.ErrRejoin, err)\n",
+				"		o.metrics.commit(\"unknown\")\n",
+			}},
+			shapes: "rows",
+		},
+	}
+}
+
+// apply is a file's text with the edits of it.
+func (m *mutation) apply(text []byte, file string) (string, []string) {
+	out, lost := string(text), []string(nil)
+	for _, e := range m.edits {
+		if e.file != file {
+			continue
+		}
+		if n := strings.Count(out, e.old); n != 1 {
+			lost = append(lost, e.old)
+		}
+		out = strings.Replace(out, e.old, e.new, 1)
+	}
+	return out, lost
+}
+
+// files are the files that a mutation changes.
+func (m *mutation) files() []string {
+	var fs []string
+	for _, e := range m.edits {
+		if len(fs) == 0 || fs[len(fs)-1] != e.file {
+			fs = append(fs, e.file)
+		}
+	}
+	return fs
+}
+
+// TestMutationsApply: every place that a mutation changes is there, once.
+func TestMutationsApply(t *testing.T) {
+	for _, m := range mutations() {
+		for _, file := range m.files() {
+			text, err := os.ReadFile(filepath.Join(root, file))
+			require.NoError(t, err)
+			_, lost := m.apply(text, file)
+			require.Empty(t, lost, "mutation %s: not once in %s", m.name, file)
+		}
+	}
+}
