@@ -37,12 +37,17 @@ type env struct {
 
 func newEnv(t testing.TB) *env {
 	t.Helper()
-	topics := topic.Set{Prefix: "test.", Partitions: testPartitions}
+	return newEnvOf(t, testPartitions)
+}
+
+func newEnvOf(t testing.TB, partitions int) *env {
+	t.Helper()
+	topics := topic.Set{Prefix: "test.", Partitions: partitions}
 	var names []string
 	for _, s := range topics.Specs() {
 		names = append(names, s.Name)
 	}
-	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(testPartitions, names...))
+	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(int32(partitions), names...))
 	require.NoError(t, err)
 	t.Cleanup(k.Close)
 	r := miniredis.RunT(t)

@@ -133,7 +133,7 @@ func (d *foldDecider[S]) decide(ctx context.Context, w *worker, now time.Time) e
 // load reads the states of a batch and, when it is time, what timers are due, in one round trip.
 func (d *foldDecider[S]) load(ctx context.Context, w *worker, now time.Time) error {
 	in := &w.in
-	look := w.timers.wants(now)
+	look := w.timers.wants(now, len(in.works) > 0 || !time.Now().Before(w.lookAt))
 	if len(in.works) == 0 && !look {
 		return nil
 	}

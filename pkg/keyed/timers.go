@@ -62,12 +62,13 @@ func newTimers(f *Fence) *timers {
 	return &timers{fence: f, held: map[string]struct{}{}, aside: map[string]time.Duration{}}
 }
 
-// wants says whether the index should be looked at now.
-func (t *timers) wants(now time.Time) bool {
+// wants says whether the index should be looked at now: because something is due, or because moves of other
+// partitions may have brought something, for which it looks along with a batch or with the look at the slot.
+func (t *timers) wants(now time.Time, along bool) bool {
 	if t == nil || len(t.held) > ticketsLow {
 		return false
 	}
-	return !t.next.After(now) || time.Since(t.looked) > lookUnderLoad
+	return !t.next.After(now) || along && time.Since(t.looked) > lookUnderLoad
 }
 
 // dueQuery asks what is due, and when the first after that will be.
