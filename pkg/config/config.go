@@ -205,7 +205,7 @@ func Defaults() Config {
 		Stitcher: Stitcher{DuplicateWindow: 7 * 24 * time.Hour, CacheEntries: 200_000, BatchRecords: 500},
 		Builder:  Builder{Listen: "127.0.0.1:8081", BatchRecords: 500},
 		Activator: Activator{
-			Journeys: "schemas/journeys", PublicURL: "http://127.0.0.1:8080", FencePoll: 100 * time.Millisecond, BatchRecords: 500,
+			Journeys: "schemas/journeys", PublicURL: "http://127.0.0.1:8080", FencePoll: 25 * time.Millisecond, BatchRecords: 500,
 			SMTP:    SMTP{TLS: "starttls", HELO: "localhost", Timeout: 10 * time.Second},
 			Webhook: Webhook{Timeout: 10 * time.Second},
 		},

@@ -21,7 +21,7 @@ type Edge struct {
 }
 
 // defaultFencePoll is the pause between two looks at an edge that is not through yet.
-const defaultFencePoll = 100 * time.Millisecond
+const defaultFencePoll = 25 * time.Millisecond
 
 // Fence walks down the pipeline (rule 3). When a walk has ended, everything that was acknowledged before
 // it began has had its effect. It walks only when somebody holds a ticket. One fence serves all stages of

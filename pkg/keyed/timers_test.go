@@ -38,7 +38,9 @@ type alarmFold struct {
 
 func (f alarmFold) Apply(string, *alarm, Record, time.Time) []Output { return nil }
 
-func (f alarmFold) Due(a *alarm) (time.Time, bool) { return time.UnixMilli(a.at), a.fired == 0 }
+func (f alarmFold) Due(a *alarm) (time.Time, bool) {
+	return time.UnixMilli(a.at), a.at > 0 && a.fired == 0
+}
 
 func (f alarmFold) Timer(key string, a *alarm, _ time.Time) []Output {
 	a.fired++
@@ -192,7 +194,7 @@ func TestTicketsAreBounded(t *testing.T) {
 	fence := NewFence(nil, e.topics, time.Millisecond, e.deps()) // nobody runs it: no walk ever ends
 	var fired atomic.Int64
 	s := e.alarms("bounded", &fired, fence)
-	e.setAlarms(s, 4*ticketsPerLook, func(int) time.Time { return time.Now().Add(-time.Minute) })
+	e.setAlarms(s, 7*ticketsPerLook/2, func(int) time.Time { return time.Now().Add(-time.Minute) })
 	w := e.owned(s, 0)
 	for range 5 {
 		w.timers.looked = time.Time{}

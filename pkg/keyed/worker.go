@@ -28,7 +28,7 @@ const (
 	// leaveTime is how long an owner that is told to go may take to trim its slot: a round trip or two.
 	leaveTime = 500 * time.Millisecond
 	// commitEvery spaces commits to Kafka under load: they serve the fence only.
-	commitEvery = 100 * time.Millisecond
+	commitEvery = 50 * time.Millisecond
 	// recommitMin and recommitMax bound the doubling pause before the commit is repeated while idle, in case
 	// an old one landed late and took it back.
 	recommitMin = time.Second
