@@ -33,8 +33,8 @@ func (p *parser) parse(data []byte, aborted []abortedTxn, from int64) ([]Record,
 
 // encoded is recs as one batch of no producer.
 func encoded(recs []Record, now time.Time) []byte {
-	var e encoder
-	e.batch(&lane{producer: noProducer, epoch: -1, sequence: -1}, recs, now)
+	e := encoder{compressAbove: compressAbove}
+	e.batch(&lane{producer: noProducer, epoch: -1, sequence: -1, limit: math.MaxInt}, recs, now)
 	return e.frame
 }
 
@@ -266,7 +266,8 @@ func TestParseTimes(t *testing.T) {
 	for i, delta := range []int64{0, 5, 5, -7} {
 		rec := binary.AppendVarint([]byte{0}, delta)
 		rec = binary.AppendVarint(rec, int64(i))
-		rec = append(appendNullable(appendNullable(rec, nil), recs[i].Value), 0)
+		rec = append(rec, 1, byte(2*len(recs[i].Value))) // no key
+		rec = append(append(rec, recs[i].Value...), 0)
 		body = append(binary.AppendVarint(body, int64(len(rec))), rec...)
 	}
 	b = append(shaped(recs[:1], shape{producer: -1})[:batchHeader], body...)
@@ -340,11 +341,12 @@ func TestParseGarbageProperty(t *testing.T) {
 	})
 }
 
-func TestChunk(t *testing.T) {
+func TestBatchTakesWhatFits(t *testing.T) {
 	recs := []Record{{Value: filler(500_000)}, {Value: filler(300_000)}, {Value: filler(200_000)}, {Value: filler(2_000_000)}, {}}
 	var sizes []int
 	for len(recs) > 0 {
-		n := chunk(recs)
+		var e encoder
+		n := e.batch(&lane{limit: maxProduceBytes}, recs, time.UnixMilli(1))
 		sizes, recs = append(sizes, n), recs[n:]
 	}
 	require.Equal(t, "[2 1 1 1]", fmt.Sprint(sizes))

@@ -47,6 +47,7 @@ type Client struct {
 	topicPatience time.Duration // the constants, shorter in tests
 	watchEvery    time.Duration
 	groups        *groupMetrics
+	wire          *wireMetrics
 
 	refreshing chan struct{} // holds a token while nobody renews the view of the cluster
 	refreshed  time.Time     // for who has the token
@@ -57,7 +58,8 @@ type Client struct {
 	coordMu      sync.Mutex
 	coordinators map[string]int32 // group to broker id
 
-	encoders sync.Pool // *encoder
+	encoders      sync.Pool // *encoder
+	compressAbove int       // the constant, another in benchmarks
 }
 
 // Option changes how a client reaches Kafka.
@@ -99,6 +101,10 @@ func New(cfg config.Kafka, log *zap.Logger, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	wire, err := newWireMetrics(o.metrics)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	conns := &connections{under: o.dial, open: make(map[*trackedConn]struct{})}
 	refreshing := make(chan struct{}, 1)
@@ -120,6 +126,8 @@ func New(cfg config.Kafka, log *zap.Logger, opts ...Option) (*Client, error) {
 		topicPatience: topicPatience,
 		watchEvery:    watchEvery,
 		groups:        groups,
+		wire:          wire,
+		compressAbove: compressAbove,
 		lanes:         make(map[laneName]*lane),
 		coordinators:  make(map[string]int32),
 	}, nil
@@ -156,7 +164,9 @@ func (c *Client) do(ctx context.Context, timeout time.Duration, key protocol.Api
 func (c *Client) send(ctx context.Context, timeout time.Duration, e *exchange) (*reader, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	e.metrics = c.wire.of(e.key)
 	m, err := c.transport.RoundTrip(ctx, c.addr, e)
+	e.metrics.done(err)
 	if err != nil {
 		return nil, err
 	}

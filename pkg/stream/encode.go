@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/pierrec/lz4/v4"
@@ -20,16 +21,18 @@ const compressAbove = 4 << 10
 // encoder is the memory of one Produce request, kept for the next.
 type encoder struct {
 	frame     []byte // the request
-	records   []byte
+	packed    []byte // its records, compressed
 	lz4       *lz4.Writer
 	abandoned bool // the request may still be on the wire
+
+	compressAbove int
 }
 
 func (c *Client) encoder() *encoder {
 	if e, ok := c.encoders.Get().(*encoder); ok {
 		return e
 	}
-	return &encoder{}
+	return &encoder{compressAbove: c.compressAbove}
 }
 
 func (c *Client) release(e *encoder) {
@@ -38,8 +41,9 @@ func (c *Client) release(e *encoder) {
 	}
 }
 
-// request makes a Produce request of recs, as the next batch of a lane.
-func (e *encoder) request(clientID string, timeout time.Duration, l *lane, recs []Record) {
+// request makes a Produce request of recs, as the next batch of a lane: of the first of them, at least one, as
+// many as fit. It returns how many.
+func (e *encoder) request(clientID string, timeout time.Duration, l *lane, recs []Record) int {
 	w := writer{b: e.frame[:0]}
 	w.head(protocol.Produce, 8, clientID)
 	w.nullStr("") // no transaction
@@ -52,43 +56,50 @@ func (e *encoder) request(clientID string, timeout time.Duration, l *lane, recs 
 	size := len(w.b)
 	w.int32(0)
 	e.frame = w.b
-	e.batch(l, recs, time.Now())
+	n := e.batch(l, recs, time.Now())
 	binary.BigEndian.PutUint32(e.frame[size:], u32(len(e.frame)-size-4))
 	seal(e.frame)
+	return n
 }
 
-// batch appends recs to the frame as one record batch, magic 2, stamped with now.
-func (e *encoder) batch(l *lane, recs []Record, now time.Time) {
-	e.records = e.records[:0]
-	for i := range recs {
-		e.records = appendRecord(e.records, &recs[i], i)
-	}
+// batch appends the first of recs to the frame, as many as fit into the lane's limit, as one record batch,
+// magic 2, stamped with now.
+func (e *encoder) batch(l *lane, recs []Record, now time.Time) int {
 	start := len(e.frame)
+	body := start + batchHeader
 	e.frame = append(e.frame, make([]byte, batchHeader)...)
+	n := 0
+	for ; n < len(recs); n++ {
+		before := len(e.frame)
+		if e.frame = appendRecord(e.frame, &recs[n], n); len(e.frame)-body > l.limit && n > 0 {
+			e.frame = e.frame[:before]
+			break
+		}
+	}
 	codec := compress.None
-	if len(e.records) > compressAbove && e.pack() && len(e.frame)-start-batchHeader < len(e.records) {
+	if size := len(e.frame) - body; size > e.compressAbove && e.pack(e.frame[body:]) && len(e.packed) < size {
 		codec = compress.Lz4
-	} else {
-		e.frame = append(e.frame[:start+batchHeader], e.records...)
+		e.frame = append(e.frame[:body], e.packed...)
 	}
 	b := e.frame[start:]
 	binary.BigEndian.PutUint32(b[atLength:], u32(len(b)-atLength-4))
 	binary.BigEndian.PutUint32(b[atLength+4:], ^uint32(0)) // leader epoch: the broker sets it
 	b[atMagic] = magicV2
 	b[atAttributes+1] = byte(codec)
-	binary.BigEndian.PutUint32(b[atLastDelta:], u32(len(recs)-1))
+	binary.BigEndian.PutUint32(b[atLastDelta:], u32(n-1))
 	ms := uint64(now.UnixMilli()) //nolint:gosec // bits
 	binary.BigEndian.PutUint64(b[atFirstTime:], ms)
 	binary.BigEndian.PutUint64(b[atMaxTime:], ms)
 	binary.BigEndian.PutUint64(b[atProducer:], uint64(l.producer))   //nolint:gosec // bits
 	binary.BigEndian.PutUint16(b[atEpoch:], uint16(l.epoch))         //nolint:gosec // bits
 	binary.BigEndian.PutUint32(b[atSequence:], u32(int(l.sequence))) //nolint:gosec // bits
-	binary.BigEndian.PutUint32(b[atCount:], u32(len(recs)))
+	binary.BigEndian.PutUint32(b[atCount:], u32(n))
 	binary.BigEndian.PutUint32(b[atCRC:], crc32.Checksum(b[atAttributes:], castagnoli))
+	return n
 }
 
-// pack appends the records to the frame, compressed. It only fails when memory is full.
-func (e *encoder) pack() bool {
+// pack compresses records into packed. It only fails when memory is full.
+func (e *encoder) pack(records []byte) bool {
 	if e.lz4 == nil {
 		e.lz4 = lz4.NewWriter(nil)
 		// Blocks of 64 KiB, as Kafka's Java client has them: the writer's buffers stay small. No checksum: the
@@ -98,42 +109,65 @@ func (e *encoder) pack() bool {
 			return false
 		}
 	}
-	e.lz4.Reset((*frameWriter)(e))
-	_, err := e.lz4.Write(e.records)
+	e.packed = e.packed[:0]
+	e.lz4.Reset((*packedWriter)(e))
+	_, err := e.lz4.Write(records)
 	return errors.Join(err, e.lz4.Close()) == nil
 }
 
-// frameWriter appends to the frame of an encoder.
-type frameWriter encoder
+// packedWriter appends to packed of an encoder.
+type packedWriter encoder
 
-func (w *frameWriter) Write(p []byte) (int, error) {
-	w.frame = append(w.frame, p...)
+func (w *packedWriter) Write(p []byte) (int, error) {
+	w.packed = append(w.packed, p...)
 	return len(p), nil
 }
 
 // appendRecord writes one record (Kafka documentation, "Record").
 func appendRecord(b []byte, r *Record, delta int) []byte {
-	b = binary.AppendVarint(b, int64(bodySize(r, delta)))
-	b = append(b, 0) // attributes
-	b = append(b, 0) // timestamp: the batch's
-	b = binary.AppendVarint(b, int64(delta))
-	b = appendNullable(b, r.Key)
-	b = appendNullable(b, r.Value)
-	b = binary.AppendVarint(b, int64(len(r.Headers)))
+	const number, room = binary.MaxVarintLen32, 2 // most records have a size of two bytes
+	most := 4*number + 2 + len(r.Key) + len(r.Value)
 	for i := range r.Headers {
-		b = binary.AppendVarint(b, int64(len(r.Headers[i].Key)))
-		b = append(b, r.Headers[i].Key...)
-		b = appendNullable(b, r.Headers[i].Value)
+		most += 2*number + len(r.Headers[i].Key) + len(r.Headers[i].Value)
 	}
-	return b
+	start := len(b)
+	b = slices.Grow(b, number+most)[:start+number+most]
+	body := b[start+room:]
+	body[0], body[1] = 0, 0 // attributes; timestamp: the batch's
+	at := putInt(body, 2, delta)
+	at = putBytes(body, at, r.Key)
+	at = putBytes(body, at, r.Value)
+	at = putInt(body, at, len(r.Headers))
+	for i := range r.Headers {
+		h := &r.Headers[i]
+		at = putInt(body, at, len(h.Key))
+		at += copy(body[at:], h.Key)
+		at = putBytes(body, at, h.Value)
+	}
+	n := varintSize(at)
+	if n != room {
+		copy(b[start+n:], body[:at])
+	}
+	putInt(b, start, at)
+	return b[:start+n+at]
 }
 
-func appendNullable(b, v []byte) []byte {
+func putBytes(b []byte, at int, v []byte) int {
 	if v == nil {
-		return append(b, 1) // -1
+		b[at] = 1 // -1
+		return at + 1
 	}
-	b = binary.AppendVarint(b, int64(len(v)))
-	return append(b, v...)
+	at = putInt(b, at, len(v))
+	return at + copy(b[at:], v)
+}
+
+// putInt writes a varint that is not negative.
+func putInt(b []byte, at, n int) int {
+	if n < 1<<6 {
+		b[at] = byte(n << 1)
+		return at + 1
+	}
+	return at + binary.PutVarint(b[at:], int64(n))
 }
 
 // recordSize is what a record takes in an uncompressed batch.

@@ -122,6 +122,7 @@ func (c *Client) retry(ctx context.Context, what string, f func(context.Context)
 		if !pause.wait(ctx) {
 			return fmt.Errorf("%s: %w (last failure: %w)", what, context.Cause(ctx), err)
 		}
+		c.wire.retries.Inc()
 		c.refresh(ctx)
 	}
 }

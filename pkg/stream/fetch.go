@@ -136,6 +136,7 @@ func (f *Fetcher) once(ctx context.Context, maxWait time.Duration, deadline time
 		return Batch{}, err
 	}
 	f.next = next
+	f.c.wire.fetched.Add(float64(len(recs)))
 	if !f.parser.some() {
 		if f.next != f.cur.behind { // only if the headers of batches contradict each other
 			f.restart(false)

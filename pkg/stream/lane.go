@@ -28,6 +28,7 @@ type lane struct {
 	producer int64
 	epoch    int16
 	sequence int32
+	limit    int // bytes of records per batch, before compression
 }
 
 type laneName struct {
@@ -41,7 +42,7 @@ func (c *Client) lane(topicName string, partition int) *lane {
 	defer c.lanesMu.Unlock()
 	l, ok := c.lanes[laneName{topicName, partition}]
 	if !ok {
-		l = &lane{topic: topicName, partition: i32(partition), free: make(chan struct{}, 1), producer: noProducer}
+		l = &lane{topic: topicName, partition: i32(partition), free: make(chan struct{}, 1), producer: noProducer, limit: maxProduceBytes}
 		l.free <- struct{}{}
 		c.lanes[laneName{topicName, partition}] = l
 	}

@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -48,16 +47,28 @@ func (c *Client) Produce(ctx context.Context, topicName string, partition int, r
 		return fmt.Errorf("%s: %w", what, context.Cause(ctx))
 	}
 	for done := 0; done < len(recs); {
-		n := chunk(recs[done:])
-		if err := c.produceChunk(ctx, what, l, recs[done:done+n]); err != nil {
-			if re := (*RecordError)(nil); errors.As(err, &re) {
-				re.Index += done
-			}
+		n, err := c.produceBatch(ctx, what, l, recs[done:])
+		switch {
+		case err == nil:
+			done += n
+		case !tooLarge(err):
 			return err
+		case n == 1:
+			return fmt.Errorf("%s: %w", what, &RecordError{Index: done, Bytes: recordSize(&recs[done], 0), Err: kafkaCode(err)})
+		default: // this broker's limit is lower than ours: smaller batches from now on
+			l.limit /= 2
 		}
-		done += n
 	}
 	return nil
+}
+
+// tooLarge says that the broker refuses a batch for its size.
+func tooLarge(err error) bool {
+	switch kafkaCode(err) {
+	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.InvalidMessageSize:
+		return true
+	}
+	return false
 }
 
 // produceWhat names a call in errors.
@@ -70,73 +81,38 @@ func (w produceWhat) String() string {
 	return fmt.Sprintf("produce to %s partition %d", w.topic, w.partition)
 }
 
-// chunk is how many of recs go into one request: at least one.
-func chunk(recs []Record) int {
-	total := 0
-	for i := range recs {
-		if total += recordSize(&recs[i], i); total > maxProduceBytes && i > 0 {
-			return i
-		}
-	}
-	return len(recs)
-}
-
-// produceChunk sends recs as one batch. If the broker finds that too large, which happens where its limit
-// is lower than ours, halves are sent one after the other, down to the record that is at fault.
-func (c *Client) produceChunk(ctx context.Context, what produceWhat, l *lane, recs []Record) error {
-	err := c.produceBatch(ctx, what, l, recs)
-	switch kafkaCode(err) {
-	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.InvalidMessageSize:
-	default:
-		return err
-	}
-	if len(recs) == 1 {
-		return fmt.Errorf("%s: %w", what, &RecordError{Bytes: recordSize(&recs[0], 0), Err: kafkaCode(err)})
-	}
-	half := len(recs) / 2
-	if err := c.produceChunk(ctx, what, l, recs[:half]); err != nil {
-		return err
-	}
-	err = c.produceChunk(ctx, what, l, recs[half:])
-	if re := (*RecordError)(nil); errors.As(err, &re) {
-		re.Index += half
-	}
-	return err
-}
-
-// produceBatch sends one batch until it is stored. A broker that has forgotten the producer is sent the batch as
-// of a new one.
-func (c *Client) produceBatch(ctx context.Context, what produceWhat, l *lane, recs []Record) error {
+// produceBatch sends the first of recs, as many as go into one batch, until they are stored, and returns how
+// many they are. A broker that has forgotten the producer is sent them as of a new one.
+func (c *Client) produceBatch(ctx context.Context, what produceWhat, l *lane, recs []Record) (int, error) {
 	var pause backoff
 	for {
-		if l.producer == noProducer {
-			if err := c.identify(ctx, what.String(), l); err != nil {
-				return err
-			}
+		if err := c.identify(ctx, what.String(), l); err != nil {
+			return 0, err
 		}
-		err := c.produceAs(ctx, what, l, recs)
+		n, err := c.produceAs(ctx, what, l, recs)
 		switch {
 		case err == nil:
-			l.stored(len(recs))
-			return nil
+			l.stored(n)
+			c.wire.produced.Add(float64(n))
+			return n, nil
 		case !forgotten(err):
 			l.abandon()
-			return err
+			return n, err
 		}
 		c.log.Error("broker no longer knows this producer, going on as a new one: records that it had acknowledged may be gone",
 			zap.String("topic", l.topic), zap.Int32("partition", l.partition), zap.Error(err))
 		if l.producer = noProducer; !pause.wait(ctx) {
-			return fmt.Errorf("%s: %w (last failure: %w)", what, context.Cause(ctx), err)
+			return n, fmt.Errorf("%s: %w (last failure: %w)", what, context.Cause(ctx), err)
 		}
 	}
 }
 
 // produceAs sends one batch, again and again with the same sequence numbers, until the broker has stored it,
 // has refused it for good, or has forgotten the producer.
-func (c *Client) produceAs(ctx context.Context, what produceWhat, l *lane, recs []Record) error {
+func (c *Client) produceAs(ctx context.Context, what produceWhat, l *lane, recs []Record) (int, error) {
 	e := c.encoder()
 	defer c.release(e)
-	e.request(c.cfg.ClientID, produceTime(ctx), l, recs)
+	n := e.request(c.cfg.ClientID, produceTime(ctx), l, recs)
 	var lost error
 	err := c.retry(ctx, what.String(), func(ctx context.Context) error {
 		err := c.produceOnce(ctx, l, e)
@@ -152,7 +128,7 @@ func (c *Client) produceAs(ctx context.Context, what produceWhat, l *lane, recs 
 	if err == nil {
 		err = lost
 	}
-	return err
+	return n, err
 }
 
 // produceTime is how long the broker may wait for its replicas.
@@ -174,6 +150,7 @@ func (c *Client) produceOnce(ctx context.Context, l *lane, e *encoder) error {
 		return err
 	}
 	answered := 0
+	var refused error
 	for range r.array(6) {
 		r.str()
 		for range r.array(36) {
@@ -187,20 +164,18 @@ func (c *Client) produceOnce(ctx context.Context, l *lane, e *encoder) error {
 				r.str()
 			}
 			message := r.str()
-			if err := codeError(code); err != nil {
-				if message != "" {
-					return fmt.Errorf("%w: %s", err, message)
-				}
-				return err
+			if refused = codeError(code); refused != nil && message != "" {
+				refused = fmt.Errorf("%w: %s", refused, message)
 			}
 			answered++
 		}
 	}
+	c.wire.throttle(time.Duration(r.int32()) * time.Millisecond)
 	if r.err != nil {
 		return r.err
 	}
 	if answered != 1 {
 		return errMalformed
 	}
-	return nil
+	return refused
 }

@@ -125,7 +125,7 @@ func (p *puller) pull() *pull {
 		p.idle = p.idle[:n-1]
 		return q
 	}
-	q := &pull{exchange: exchange{key: protocol.Fetch, version: 11, route: toBroker(p.broker)}}
+	q := &pull{exchange: exchange{key: protocol.Fetch, version: 11, route: toBroker(p.broker), metrics: p.c.wire.of(protocol.Fetch)}}
 	q.read = q.parse
 	return q
 }
@@ -179,6 +179,7 @@ func (p *puller) run(q *pull, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(p.c.base, timeout)
 	defer cancel()
 	_, err := p.c.transport.RoundTrip(ctx, p.c.addr, q)
+	q.metrics.done(err)
 	if err == nil {
 		err = codeError(q.code)
 	}
@@ -214,6 +215,7 @@ func (p *puller) handOut(q *pull, now time.Time) {
 		}
 		item.f.settle(item, now)
 	}
+	p.c.wire.throttle(q.throttle)
 	switch {
 	case q.throttle > 0:
 		p.notBefore = now.Add(q.throttle)

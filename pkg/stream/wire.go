@@ -26,7 +26,8 @@ type exchange struct {
 	// route picks the broker; one with a negative id means any.
 	route func(protocol.Cluster) (protocol.Broker, error)
 	// read takes the answer off the wire, where that is not to go into memory of its own.
-	read func(*body)
+	read    func(*body)
+	metrics *apiMetrics
 
 	supported int16 // highest version that kafka-go and this broker have in common
 	body      body
@@ -71,6 +72,7 @@ func (e *exchange) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
 	if _, err := rw.Write(e.frame); err != nil {
 		return nil, err
 	}
+	e.metrics.sent.Add(float64(len(e.frame)))
 	var head [8]byte
 	if _, err := io.ReadFull(rw, head[:]); err != nil {
 		return nil, err
@@ -79,6 +81,7 @@ func (e *exchange) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
 	if size < 4 || size > maxResponseBytes {
 		return nil, fmt.Errorf("%s answer of %d bytes: %w", e.key, size, errMalformed)
 	}
+	e.metrics.received.Add(float64(size + 4))
 	if id := binary.BigEndian.Uint32(head[4:]); id != correlation {
 		return nil, fmt.Errorf("%s answer to request %d: %w", e.key, id, errMalformed)
 	}
