@@ -35,11 +35,13 @@ func (c *chaos) outage(ctx context.Context) error {
 	gone := time.Now()
 	wait(ctx, c.away)
 	during := c.load.Answers()
-	done, acked, lost := c.counts(gone)
+	_, lost := c.acked(gone)
 	fmt.Printf("outage: all brokers gone for %s; the door answered %v before and %v meanwhile (503 and 429 without Retry-After: %d); %d acknowledged meanwhile\n",
 		c.away, before, minus(during, before), c.load.Bare.Load(), lost)
-	fmt.Printf("outage: %d events wait at their senders; memory of the collectors at most %s before, %s until now\n", done-acked, memory, c.doorMemory())
 	back := time.Now()
+	acked, _ := c.acked(back)
+	backlog := c.due(back) - acked
+	fmt.Printf("outage: %d events wait at their senders; memory of the collectors at most %s before, %s until now\n", backlog, memory, c.doorMemory())
 	for _, p := range c.d.Kafka {
 		if err := p.Start(); err != nil {
 			return err
@@ -52,16 +54,15 @@ func (c *chaos) outage(ctx context.Context) error {
 	}
 	listening := time.Now()
 	first := time.Time{}
-	backlog := done - acked
 	for {
-		done, acked, since := c.counts(back)
+		_, since := c.acked(back)
 		if first.IsZero() && since > 0 {
 			first = time.Now()
 		}
 		if since >= backlog && !first.IsZero() {
-			fmt.Printf("outage: brokers answer %s after their start, the first event is acknowledged %s after it, the backlog of %d events %s after it (%.0f events/s from the first on, new ones included); still open: %d\n",
-				listening.Sub(back).Round(time.Millisecond), first.Sub(back).Round(time.Millisecond), backlog, time.Since(back).Round(time.Millisecond),
-				float64(since)/max(time.Since(first), outageLooks).Seconds(), done-acked)
+			fmt.Printf("outage: brokers answer %s after their start, the first event is acknowledged %s after it, as many as had waited %s after it: %.0f events/s from the first on\n",
+				listening.Sub(back).Round(time.Millisecond), first.Sub(back).Round(time.Millisecond), time.Since(back).Round(time.Millisecond),
+				float64(since)/max(time.Since(first), outageLooks).Seconds())
 			return nil
 		}
 		if !wait(ctx, outageLooks) {
@@ -82,17 +83,32 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// counts are the events done and acknowledged, and acknowledged since a moment.
-func (c *chaos) counts(since time.Time) (done, acked, after int) {
+// acked are the events acknowledged, and those since a moment.
+func (c *chaos) acked(since time.Time) (all, after int) {
 	c.ledger.Read(func(b *ledger.Book) {
-		done, acked = len(b.Done), len(b.Acked)
+		all = len(b.Acked)
 		for _, at := range b.Acked {
 			if at.After(since) {
 				after++
 			}
 		}
 	})
-	return done, acked, after
+	return all, after
+}
+
+// due are the events that visitors have had to send until a moment.
+func (c *chaos) due(until time.Time) int {
+	n := 0
+	for i := range c.visitors {
+		for _, p := range c.visitors[i].Parts {
+			for k := range p.Actions {
+				if !c.opened.Add(c.visitors[i].Start + p.Actions[k].At).After(until) {
+					n++
+				}
+			}
+		}
+	}
+	return n
 }
 
 func minus(a, b map[int]int64) map[int]int64 {

@@ -43,6 +43,7 @@ type chaos struct {
 	options
 	plan     ledger.Plan
 	resumed  bool
+	opened   time.Time // by the shop's clock, which stands while nobody is there
 	ledger   *ledger.Ledger
 	d        *servers.Deployment
 	load     *load.Load
@@ -209,16 +210,16 @@ func (c *chaos) start(ctx context.Context) (stop func(), err error) {
 
 // strike sends the shop's events and hurts everything, until both are done.
 func (c *chaos) strike(ctx context.Context) error {
-	opened := time.Now()
+	c.opened = time.Now()
 	loaded := false
 	c.ledger.Read(func(b *ledger.Book) {
 		if !c.resumed {
 			return
 		}
 		loaded = b.Loaded
-		for _, at := range b.Done { // the shop's clock stood while nobody was there
-			if since := at.Sub(b.Opened); since > time.Since(opened) {
-				opened = time.Now().Add(-since)
+		for _, at := range b.Done {
+			if since := at.Sub(b.Opened); since > time.Since(c.opened) {
+				c.opened = time.Now().Add(-since)
 			}
 		}
 	})
@@ -226,7 +227,7 @@ func (c *chaos) strike(ctx context.Context) error {
 		return nil
 	}
 	if !c.resumed {
-		if err := c.ledger.Append(ledger.Entry{Kind: ledger.Opened, At: opened.UnixMilli(), Plan: &c.plan}); err != nil {
+		if err := c.ledger.Append(ledger.Entry{Kind: ledger.Opened, At: c.opened.UnixMilli(), Plan: &c.plan}); err != nil {
 			return err
 		}
 	}
@@ -235,7 +236,7 @@ func (c *chaos) strike(ctx context.Context) error {
 	var both sync.WaitGroup
 	var errLoad, errStrikes error
 	both.Go(func() {
-		if errLoad = c.load.Run(ctx, opened); errLoad != nil {
+		if errLoad = c.load.Run(ctx, c.opened); errLoad != nil {
 			cancel()
 		}
 	})

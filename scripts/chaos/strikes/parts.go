@@ -16,7 +16,7 @@ import (
 func (s *Schedule) parts() []part {
 	var out []part
 	for _, x := range s.d.Services {
-		out = append(out, part{x.Name, [2]time.Duration{500 * time.Millisecond, 4500 * time.Millisecond}, s.service(x), x.Stage})
+		out = append(out, part{x.Name, [2]time.Duration{300 * time.Millisecond, 3 * time.Second}, s.service(x), x.Stage})
 	}
 	out = append(out, part{"kafka", [2]time.Duration{8 * time.Second, 25 * time.Second}, s.kafka, ""})
 	for _, x := range s.d.Redis {

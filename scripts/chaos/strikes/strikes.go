@@ -34,7 +34,7 @@ const (
 	// quietEvery and quietFor are a breath for everything: without it the stages would never own a partition for long
 	// enough to be struck in the middle of work.
 	quietEvery = 20 * time.Second
-	quietFor   = 6 * time.Second
+	quietFor   = 4 * time.Second
 	// recoverLimit is how long a struck server may take to answer again.
 	recoverLimit = 2 * time.Minute
 	// fallPoll is the pause between looks for processes that have ended by themselves.
