@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"mime"
 	"mime/multipart"
 	"mime/quotedprintable"
@@ -61,6 +62,7 @@ func OpenMailbox(address string) (*Mailbox, error) {
 	m.server = smtp.NewServer(m)
 	m.server.Domain = "mailbox.weft.demo"
 	m.server.MaxMessageBytes = maxMail
+	m.server.ErrorLog = log.New(io.Discard, "", 0) // a sender that is killed in the middle is no fault of the shop's
 	m.server.ReadTimeout, m.server.WriteTimeout = mailTimeout, mailTimeout
 	return m, nil
 }
