@@ -36,6 +36,7 @@ type options struct {
 	away     time.Duration
 	cluster  bool
 	fresh    bool
+	table    bool
 }
 
 func main() {
@@ -52,7 +53,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(2)
 	}
-	if err := run(ctx, opt); err != nil {
+	act := run
+	if opt.table {
+		act = func(_ context.Context, opt options) error { return table(opt.dir) }
+	}
+	if err := act(ctx, opt); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(1)
 	}
@@ -72,6 +77,7 @@ func parse(args []string) (options, error) {
 	f.DurationVar(&o.away, "outage", 0, "no strikes: all brokers are gone for this long, under load")
 	f.BoolVar(&o.cluster, "cluster", false, "a Redis Cluster of three nodes instead of one Redis")
 	f.BoolVar(&o.fresh, "fresh", false, "drop a run that was killed, instead of going on with it")
+	f.BoolVar(&o.table, "table", false, "strike nothing: print the sums of the ledger's runs as docs/reliability.md shows them")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

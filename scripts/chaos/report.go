@@ -78,27 +78,60 @@ func (c *chaos) addUp(v *oracle.Verdict, struck ledger.Strikes) (ledger.Sums, er
 	sums.Seeds = append(sums.Seeds, c.plan.Seed)
 	sums.Events, sums.Carts, sums.Mails, sums.People = sums.Events+v.Events, sums.Carts+v.Carts, sums.Mails+v.Mails, sums.People+v.People
 	sums.Strikes.AddAll(struck)
+	for p, n := range v.Compared {
+		sums.Compared[p] += n
+	}
 	for p, n := range v.Violations() {
 		sums.Violations[p] += n
 	}
 	return sums, sums.Write(c.dir)
 }
 
-// printStrikes writes a line for each stage and server.
-func printStrikes(s ledger.Strikes) {
+// table prints the sums over runs as docs/reliability.md shows them.
+func table(dir string) error {
+	sums, err := ledger.ReadSums(dir)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d runs (%d on Redis Cluster): %d events acknowledged, %d people, %d carts, %d mails.\n\n", sums.Runs, sums.Clusters, sums.Events, sums.People, sums.Carts, sums.Mails)
+	fmt.Print("| struck | strikes | of these |\n|---|---|---|\n")
+	for _, name := range parts(sums.Strikes) {
+		n, text := oneLine(sums.Strikes[name])
+		fmt.Printf("| %s | %d | %s |\n", name, n, text)
+	}
+	fmt.Print("\n| promise | compared | violations |\n|---|---|---|\n")
+	for _, p := range oracle.Promises() {
+		fmt.Printf("| %s | %d | %d |\n", p, sums.Compared[p], sums.Violations[p])
+	}
+	return nil
+}
+
+// parts are those that were struck: the stages in their order, then the others.
+func parts(s ledger.Strikes) []string {
 	order := servers.Stages()
 	for _, name := range slices.Sorted(maps.Keys(s)) {
 		if !slices.Contains(order, name) {
 			order = append(order, name)
 		}
 	}
-	for _, name := range order {
-		n := 0
-		parts := make([]string, 0, len(s[name]))
-		for _, kind := range slices.Sorted(maps.Keys(s[name])) {
-			n += s[name][kind]
-			parts = append(parts, fmt.Sprintf("%s %d", kind, s[name][kind]))
-		}
-		fmt.Printf("  %-20s %5d: %s\n", name, n, strings.Join(parts, "; "))
+	return order
+}
+
+// oneLine is the number of strikes and the kinds.
+func oneLine(kinds map[string]int) (int, string) {
+	n := 0
+	list := make([]string, 0, len(kinds))
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		n += kinds[kind]
+		list = append(list, fmt.Sprintf("%s %d", kind, kinds[kind]))
+	}
+	return n, strings.Join(list, "; ")
+}
+
+// printStrikes writes a line for each stage and server.
+func printStrikes(s ledger.Strikes) {
+	for _, name := range parts(s) {
+		n, text := oneLine(s[name])
+		fmt.Printf("  %-20s %5d: %s\n", name, n, text)
 	}
 }

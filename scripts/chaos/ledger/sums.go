@@ -23,12 +23,13 @@ type Sums struct {
 	Mails      int            `json:"mails"`
 	People     int            `json:"people"`
 	Strikes    Strikes        `json:"strikes"`
+	Compared   map[string]int `json:"compared"`   // by promise
 	Violations map[string]int `json:"violations"` // by promise
 }
 
 // ReadSums reads those of a directory; a directory without is at zero.
 func ReadSums(dir string) (Sums, error) {
-	s := Sums{Strikes: Strikes{}, Violations: map[string]int{}}
+	s := Sums{Strikes: Strikes{}, Compared: map[string]int{}, Violations: map[string]int{}}
 	text, err := os.ReadFile(filepath.Join(dir, sumsName)) //nolint:gosec // the caller's directory
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
