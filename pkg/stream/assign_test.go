@@ -209,7 +209,7 @@ func TestGroupMetadata(t *testing.T) {
 		m.read(encodeEagerSubscription(&req))
 		require.Equal(t, candidate{topics: req.topics, generation: noGeneration}, m)
 
-		a := assignment{share: share{assigned: sorted("assigned"), owed: sorted("owed")}, counts: map[string]int{"a": 3, "b": 0}}
+		a := assignment{share: share{assigned: sorted("assigned"), owed: sorted("owed")}, counts: map[string]int{"a": 3, "b": 0}, more: rapid.Bool().Draw(t, "more")}
 		got, err := decodeAssignment(a.encode())
 		require.NoError(t, err)
 		require.Equal(t, a, got)

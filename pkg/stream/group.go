@@ -18,12 +18,18 @@ const (
 	// nothing to a broker.
 	heartbeatsPerSession = 20
 	maxHeartbeat         = 500 * time.Millisecond
+	// handoverPulse is the pace of heartbeats while partitions are on their way from one owner to another, for
+	// handoverHurry at most: owners that take longer have a batch in flight, and a heartbeat does not count then.
+	handoverPulse = 25 * time.Millisecond
+	handoverHurry = 2 * time.Second
 	// joinBackoff and joinBackoffMax bound the pause after a join that did not work. No heartbeats are sent
 	// meanwhile, so the longest is well below any session time-out that brokers allow.
 	joinBackoff    = 100 * time.Millisecond
 	joinBackoffMax = time.Second
 	// refusedPause is how long a refused commit waits for the next generation before it looks again.
 	refusedPause = 50 * time.Millisecond
+	// leaveTimeout is how long a process that ends tries to leave its groups: its sessions run out anyway.
+	leaveTimeout = 3 * time.Second
 	// watchEvery is how often partitions are counted: an inlet topic of others may grow.
 	watchEvery = 30 * time.Second
 	// settled is how long a membership or generation must have lasted for its end not to look like a

@@ -1,7 +1,9 @@
 package stream
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"net"
 	"sync"
 	"testing"
@@ -163,40 +165,93 @@ func TestGroupZombie(t *testing.T) {
 	for _, instance := range []string{"", "pod-0"} {
 		t.Run("instance "+instance, func(t *testing.T) {
 			cluster, g := quick(t), &gate{}
-			frozen := brisk(t, cluster.ListenAddrs(), instance, WithDial(g.dial))
-			n, group := newTopic(t, frozen, "zombie", 4), name("group")
-			z := join(t, frozen, group, n)
-			spread(t, 4, z)
-			w := join(t, brisk(t, cluster.ListenAddrs(), ""), group, n)
-			spread(t, 4, z, w)
-			stale, kept := z.claims(), w.claims()
-			g.freeze()
-			late := make(chan error, len(stale))
-			for _, cl := range stale {
-				go func() { late <- cl.Commit(testContext(t), 3, "of a zombie") }()
-			}
-			require.Eventually(t, w.holds(4), patience, 5*time.Millisecond)
-			require.Equal(t, 2, untouched(t, kept, w))
-			for _, cl := range w.claims() {
-				require.NoError(t, cl.Commit(testContext(t), 7, "of the living"))
-			}
-			g.open()
-			for range stale {
-				require.Error(t, <-late)
-			}
-			spread(t, 4, z, w)
-			for p, cl := range z.claims() {
-				require.NotContains(t, stale, cl)
-				require.Equal(t, Committed{7, "of the living"}, Committed{cl.Offset, cl.Metadata}, p)
-				require.NoError(t, cl.Commit(testContext(t), 8, ""))
-			}
-			for _, cl := range stale {
-				require.ErrorIs(t, cl.Commit(testContext(t), 3, "of a zombie"), ErrFenced)
-			}
-			z.leave(t)
-			w.leave(t)
+			testZombie(t, g, brisk(t, cluster.ListenAddrs(), instance, WithDial(g.dial)), brisk(t, cluster.ListenAddrs(), ""))
 		})
 	}
+}
+
+func testZombie(t *testing.T, g *gate, frozen, other *Client) {
+	t.Helper()
+	n, group := newTopic(t, frozen, "zombie", 4), name("group")
+	z := join(t, frozen, group, n)
+	spread(t, 4, z)
+	w := join(t, other, group, n)
+	spread(t, 4, z, w)
+	stale, kept := z.claims(), w.claims()
+	g.freeze()
+	late := make(chan error, len(stale))
+	for _, cl := range stale {
+		go func() { late <- cl.Commit(testContext(t), 3, "of a zombie") }()
+	}
+	require.Eventually(t, w.holds(4), patience, 5*time.Millisecond)
+	require.Equal(t, 2, untouched(t, kept, w))
+	for _, cl := range w.claims() {
+		require.NoError(t, cl.Commit(testContext(t), 7, "of the living"))
+	}
+	g.open()
+	for range stale {
+		require.Error(t, <-late)
+	}
+	spread(t, 4, z, w)
+	for p, cl := range z.claims() {
+		require.NotContains(t, stale, cl)
+		require.Equal(t, Committed{7, "of the living"}, Committed{cl.Offset, cl.Metadata}, p)
+		require.NoError(t, cl.Commit(testContext(t), 8, ""))
+	}
+	for _, cl := range stale {
+		require.ErrorIs(t, cl.Commit(testContext(t), 3, "of a zombie"), ErrFenced)
+	}
+	z.leave(t)
+	w.leave(t)
+}
+
+// ghosts is a network that loses the first JoinGroup, and brings it later.
+type ghosts struct {
+	mu   sync.Mutex
+	lost []byte
+	to   string
+}
+
+func (g *ghosts) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	return ghostConn{conn, g}, err
+}
+
+type ghostConn struct {
+	net.Conn
+	g *ghosts
+}
+
+func (c ghostConn) Write(b []byte) (int, error) {
+	c.g.mu.Lock()
+	defer c.g.mu.Unlock()
+	if c.g.lost == nil && len(b) > 6 && kmsg.Key(binary.BigEndian.Uint16(b[4:])) == kmsg.JoinGroup { //nolint:gosec // few keys
+		c.g.lost, c.g.to = bytes.Clone(b), c.RemoteAddr().String()
+		return 0, errTest
+	}
+	return c.Conn.Write(b)
+}
+
+// A join of a static member whose answer was lost, and that reaches the coordinator after its repetition, takes the
+// member's place. That is no other process: the member joins anew.
+func TestGroupGhost(t *testing.T) {
+	cluster, g := quick(t), &ghosts{}
+	c := brisk(t, cluster.ListenAddrs(), "pod-0", WithDial(g.dial))
+	n, group := newTopic(t, c, "ghost", 2), name("group")
+	w := join(t, c, group, n)
+	spread(t, 2, w)
+	before := w.claims()
+	conn, err := net.Dial("tcp", g.to)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close()) }()
+	_, err = conn.Write(g.lost)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		now := w.claims()
+		return len(now) == 2 && now[0] != before[0] && now[0].Commit(testContext(t), 1, "") == nil
+	}, patience, 5*time.Millisecond)
+	require.ErrorIs(t, before[0].Commit(testContext(t), 1, ""), ErrFenced)
+	w.leave(t)
 }
 
 // While the coordinator is away for less than a session nothing happens to the owners; when it is longer,

@@ -282,6 +282,7 @@ func (m *candidate) read(b []byte) {
 type assignment struct {
 	share
 	counts map[string]int // nil: the leader speaks eagerProtocol only
+	more   bool           // some member owes something: another generation will follow soon
 }
 
 func (a *assignment) encode() []byte {
@@ -293,6 +294,9 @@ func (a *assignment) encode() []byte {
 		note.int32(i32(a.counts[t]))
 	}
 	note.places(a.owed)
+	if a.more {
+		note.int8(1)
+	}
 	var w writer
 	w.int16(eagerVersion)
 	w.places(a.assigned)
@@ -323,6 +327,7 @@ func decodeAssignment(b []byte) (assignment, error) {
 		a.counts[t] = int(note.int32())
 	}
 	a.owed = note.places()
+	a.more = len(note.b) > 0
 	if note.err != nil {
 		return a, fmt.Errorf("%w: %w", errAssignment, note.err)
 	}

@@ -24,13 +24,17 @@ func handoverConformance(t *testing.T, brokers []string) {
 		"owner never returns": testOwnerNeverReturns,
 		"rest":                testRest,
 		"killed":              testKilled,
-		"static restart":      testStaticRestart,
-		"static leave":        testStaticLeave,
-		"static rejoin":       testStaticRejoin,
-		"instance id twice":   testInstanceTwice,
-		"growth":              testGrowth,
-		"more members":        testMoreMembers,
-		"rolling upgrade":     testRollingUpgrade,
+		"zombie": func(t *testing.T, brokers []string) {
+			g := &gate{}
+			testZombie(t, g, named(t, brokers, "", WithDial(g.dial)), client(t, brokers))
+		},
+		"static restart":    testStaticRestart,
+		"static leave":      testStaticLeave,
+		"static rejoin":     testStaticRejoin,
+		"instance id twice": testInstanceTwice,
+		"growth":            testGrowth,
+		"more members":      testMoreMembers,
+		"rolling upgrade":   testRollingUpgrade,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, brokers) })
 	}

@@ -77,7 +77,9 @@ func (m *member) prepare() {
 		m.mu.Unlock()
 		m.await(all)
 		m.mu.Lock()
-		m.fenceAll()
+		if m.ctx.Err() == nil {
+			m.fenceAll()
+		}
 	}
 	m.joining, m.again = true, false
 	m.mu.Unlock()
@@ -179,8 +181,13 @@ func (m *member) lead(members []candidate) map[string][]byte {
 		}
 	}
 	out := make(map[string][]byte, len(members))
-	for id, s := range assign(members, counts) {
-		a := assignment{share: s, counts: counts}
+	shares := assign(members, counts)
+	more := false
+	for _, s := range shares {
+		more = more || len(s.owed) > 0
+	}
+	for id, s := range shares {
+		a := assignment{share: s, counts: counts, more: more}
 		out[id] = a.encode()
 	}
 	return out

@@ -43,6 +43,7 @@ type member struct {
 	leaving bool          // no generation will follow
 	again   bool          // join again
 	told    assignment    // the last one
+	applied time.Time     // when
 	next    chan struct{} // closed, and renewed, when one of the above changes
 	held    map[place]*Claim
 	newest  map[place]*Claim // per partition, of those whose owner has not returned
@@ -166,7 +167,7 @@ func (m *member) depart() {
 	if who.member == "" || stays {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), requestTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), leaveTimeout)
 	defer cancel()
 	if err := m.c.leaveGroup(ctx, who); err != nil {
 		m.log.Warn("leaving the group did not work, its session must run out", zap.Error(err))
@@ -196,8 +197,19 @@ func (m *member) beat(ctx context.Context) {
 				m.c.refresh(ctx)
 			}
 		}
-		t.Reset(m.pulse)
+		t.Reset(m.pace())
 	}
+}
+
+// pace is the pause until the next heartbeat: short while a generation is expected in which moved
+// partitions get their new owners, who wait until everybody has noticed.
+func (m *member) pace() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.told.more && !m.joining && time.Since(m.applied) < handoverHurry {
+		return min(m.pulse, handoverPulse)
+	}
+	return m.pulse
 }
 
 // judge draws the conclusions from what the coordinator answered to who's heartbeat or commit.
@@ -270,7 +282,9 @@ func (m *member) fenceAll() {
 		delete(m.held, p)
 	}
 	for _, cl := range m.newest {
-		cl.fence()
+		for ; cl != nil; cl = cl.before {
+			cl.fence()
+		}
 	}
 }
 

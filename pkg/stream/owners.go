@@ -34,7 +34,10 @@ func (m *member) apply(who identity, a assignment) {
 			fresh = append(fresh, m.newClaim(who, p))
 		}
 	}
-	m.me, m.told = who, a
+	m.me, m.told, m.applied = who, a, time.Now()
+	if a.more {
+		ping(m.nudge)
+	}
 	m.joining, m.between = false, false
 	if !m.lost.IsZero() {
 		m.metrics.lost.Add(time.Since(m.lost).Seconds())
@@ -61,8 +64,8 @@ func (m *member) giveUp(generation int32, owed []*Claim) {
 	m.await(owed)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.leaving || m.joining || m.me.generation != generation {
-		return // the join that came between has its own answer
+	if m.ctx.Err() != nil || m.joining || m.me.generation != generation {
+		return // the membership ends, or the join that came between has its own answer
 	}
 	for _, cl := range owed {
 		cl.fence()
@@ -111,6 +114,8 @@ func (m *member) start(fresh []*Claim) {
 		if cl.before == nil {
 			byTopic[cl.Topic] = append(byTopic[cl.Topic], cl)
 		}
+	}
+	for _, cl := range fresh {
 		m.work.Go(func() { m.serve(cl) })
 	}
 	for _, claims := range byTopic {
@@ -146,7 +151,9 @@ func (m *member) serve(cl *Claim) {
 	defer m.returned(cl)
 	if cl.before != nil {
 		<-cl.before.done // also when this claim has ended: a third may be waiting for it
+		m.mu.Lock()
 		cl.before = nil
+		m.mu.Unlock()
 		if cl.ctx.Err() == nil {
 			m.open([]*Claim{cl})
 		}
@@ -192,6 +199,9 @@ func (m *member) hold(ctx context.Context, cl *Claim) (identity, error) {
 	for {
 		m.mu.Lock()
 		who, next, fenced, open := m.me, m.next, cl.fenced || m.between && m.leaving, !m.between
+		if who.member == "" || who.generation < 0 {
+			fenced = true // Kafka takes commits of nobody, if the group is empty
+		}
 		m.mu.Unlock()
 		switch {
 		case fenced:
