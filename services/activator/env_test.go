@@ -59,6 +59,7 @@ type env struct {
 	stream *stream.Client
 	store  *store.Client
 	mail   *mailbox
+	redis  *miniredis.Miniredis
 	seq    int64
 
 	mu    sync.Mutex
@@ -76,9 +77,9 @@ func newEnv(t *testing.T) *env {
 	require.NoError(t, err)
 	t.Cleanup(k.Close)
 	dir := t.TempDir()
-	e := &env{t: t, topics: topics, cfg: config.Defaults(), mail: newMailbox(t), clock: time.Now().UTC().Truncate(time.Second)}
+	e := &env{t: t, topics: topics, cfg: config.Defaults(), mail: newMailbox(t), redis: miniredis.RunT(t), clock: time.Now().UTC().Truncate(time.Second)}
 	e.cfg.Kafka.Brokers = k.ListenAddrs()
-	e.cfg.Redis = config.Redis{Addresses: []string{miniredis.RunT(t).Addr()}, AllowNonDurable: true}
+	e.cfg.Redis = config.Redis{Addresses: []string{e.redis.Addr()}, AllowNonDurable: true}
 	e.cfg.Topics.Prefix, e.cfg.Topics.Partitions = topics.Prefix, topics.Partitions
 	e.cfg.Collector.UnsubscribeSecret = filepath.Join(dir, "unsubscribe.key")
 	e.cfg.Activator.Journeys = filepath.Join(dir, "journeys")

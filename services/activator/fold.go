@@ -19,6 +19,7 @@ type fold struct {
 	rules   *rulebook
 	metrics *metrics
 	log     *zap.Logger
+	keep    func(r *journey.Receipt) bool // leaves receipts out in a rebuild; nil: none
 }
 
 var _ keyed.Fold[journey.State] = (*fold)(nil)
@@ -72,6 +73,9 @@ func (f *fold) outputs(key string, res *journey.Result) []keyed.Output {
 	}
 	for i := range res.Receipts {
 		r := &res.Receipts[i]
+		if f.keep != nil && !f.keep(r) {
+			continue
+		}
 		f.metrics.settled.WithLabelValues(r.Outcome, r.Reason).Inc()
 		outs = f.output(outs, f.topics.ActivationsSettled(), key, r.Brand, r)
 	}

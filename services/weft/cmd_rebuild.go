@@ -21,6 +21,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
+	"github.com/weft-cdp/weft/services/activator"
 	writer "github.com/weft-cdp/weft/services/journey-writer"
 	builder "github.com/weft-cdp/weft/services/profile-builder"
 	"github.com/weft-cdp/weft/services/weft/rebuild"
@@ -41,6 +42,9 @@ func rebuilders() map[string]rebuilder {
 	return map[string]rebuilder{
 		topic.StageBuilder: func(ctx context.Context, cfg config.Config, d rebuildDeps, opt keyed.RebuildOptions) (keyed.RebuildReport, error) {
 			return builder.Rebuild(ctx, cfg, builder.Deps{Stream: d.stream, Store: d.store, Log: d.log}, opt)
+		},
+		topic.StageDecide: func(ctx context.Context, cfg config.Config, d rebuildDeps, opt keyed.RebuildOptions) (keyed.RebuildReport, error) {
+			return activator.Rebuild(ctx, cfg, activator.Deps{Stream: d.stream, Store: d.store, Log: d.log}, opt)
 		},
 	}
 }
