@@ -14,11 +14,10 @@ type planDecider struct {
 	p Planner
 
 	restorer PlanRestorer // nil but in a rebuild
-	resumes  map[int]int64
 }
 
 func newPlanDecider(p Planner) *planDecider {
-	d := &planDecider{p: p, resumes: map[int]int64{}}
+	d := &planDecider{p: p}
 	d.restorer, _ = p.(PlanRestorer)
 	return d
 }
@@ -75,9 +74,9 @@ type PlanRestorer interface {
 	Recall(ctx context.Context, read Reader) error
 	// Owns says whether a key of the planner's own, as it stands behind Slot.Tag, goes when the slot is emptied.
 	Owns(key string) bool
-	// Conclude is called for each slot when its input is planned, and says where it goes on: at end, where the
-	// input ends, or before it.
-	Conclude(ctx context.Context, slot Slot, end int64) (int64, error)
+	// Until says where the slot of a partition goes on, once it is rebuilt: at end, where its input ends, or before
+	// it. It is asked before anything is planned, and not where another deployment's history is.
+	Until(partition int, end int64) int64
 }
 
 func (d *planDecider) recall(ctx context.Context, read Reader) error {
@@ -89,16 +88,6 @@ func (d *planDecider) recall(ctx context.Context, read Reader) error {
 
 func (d *planDecider) owns(key string) bool { return d.restorer != nil && d.restorer.Owns(key) }
 
-func (d *planDecider) conclude(ctx context.Context, b *rebuild, w *worker) error {
-	if b.foreign {
-		return nil
-	}
-	p := w.slot.partition
-	at, err := d.restorer.Conclude(ctx, w.slot, b.opt.Ends[p])
-	if err == nil {
-		d.resumes[p] = at
-	}
-	return err
-}
+func (d *planDecider) conclude(context.Context, *rebuild, *worker) error { return nil }
 
-func (d *planDecider) resume(partition int, _ int64) int64 { return d.resumes[partition] }
+func (d *planDecider) until(partition int, end int64) int64 { return d.restorer.Until(partition, end) }

@@ -61,6 +61,7 @@ type rebuild struct {
 // published stands in the outboxes when it returns. If it fails or dies, no process of the stage starts until
 // it was run again, from its beginning.
 func (s *Stage) Rebuild(ctx context.Context, opt RebuildOptions) (RebuildReport, error) {
+	opt.Ends = slices.Clone(opt.Ends)
 	b := &rebuild{
 		s: s, opt: opt, foreign: opt.From.Prefix != s.opt.Topics.Prefix, script: store.NewScript(rebuildSource),
 		next: make([]int64, s.opt.Topics.Partitions),
@@ -92,6 +93,11 @@ func (b *rebuild) run(ctx context.Context) (RebuildReport, error) {
 	}
 	if err := b.s.dec.recall(ctx, b.read); err != nil {
 		return report, err
+	}
+	if !b.foreign {
+		for p := range b.opt.Ends {
+			b.opt.Ends[p] = b.s.dec.until(p, b.opt.Ends[p])
+		}
 	}
 	if err := b.fold(ctx); err != nil {
 		return report, err
@@ -210,7 +216,7 @@ func (b *rebuild) end(ctx context.Context, w *worker) (int64, error) {
 		}
 		applied = starts[p]
 	} else {
-		applied = b.s.dec.resume(p, b.opt.Ends[p])
+		applied = b.opt.Ends[p]
 	}
 	r, err := b.call(ctx, w, "end", applied, b.next[p])
 	if err != nil {

@@ -24,7 +24,7 @@ type head struct {
 	times     []time.Time     // of receipt; they only grow
 	last      time.Time
 	seen      map[string]int64 // highest source positions, where the slot does not keep them
-	total     int64
+	until     int64            // records from here on are left to the stage
 	ended     bool
 }
 
@@ -41,7 +41,7 @@ func (b *rebuild) fold(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read %s partition %d: %w", b.input(), p, err)
 		}
-		b.heads = append(b.heads, &head{partition: p, history: h, seen: map[string]int64{}})
+		b.heads = append(b.heads, &head{partition: p, history: h, until: b.opt.Ends[p], seen: map[string]int64{}})
 		total += b.opt.Ends[p]
 	}
 	for {
@@ -100,6 +100,9 @@ func (h *head) fill(ctx context.Context) error {
 	recs, err := h.history.Next(ctx)
 	if err != nil {
 		return err
+	}
+	for len(recs) > 0 && recs[len(recs)-1].Offset >= h.until {
+		recs = recs[:len(recs)-1]
 	}
 	h.recs, h.ended = recs, len(recs) == 0
 	h.times = h.times[:0]

@@ -111,5 +111,5 @@ func (d *foldDecider[S]) concludeSome(ctx context.Context, b *rebuild, w *worker
 // owns implements decider: all of a slot is a fold's.
 func (d *foldDecider[S]) owns(string) bool { return true }
 
-// resume implements decider.
-func (d *foldDecider[S]) resume(_ int, end int64) int64 { return end }
+// until implements decider.
+func (d *foldDecider[S]) until(_ int, end int64) int64 { return end }

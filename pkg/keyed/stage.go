@@ -53,12 +53,12 @@ type decider interface {
 	block(ctx context.Context, slot Slot, m *move) error
 
 	// Of a rebuild: recall comes before the history, conclude behind it, for each slot. owns says whether a key
-	// of the slot, without its tag, is deleted at the beginning; resume is where a slot goes on whose input ends
+	// of the slot, without its tag, is deleted at the beginning; until is where a slot goes on whose input ends
 	// at end.
 	recall(ctx context.Context, read Reader) error
 	conclude(ctx context.Context, b *rebuild, w *worker) error
 	owns(key string) bool
-	resume(partition int, end int64) int64
+	until(partition int, end int64) int64
 }
 
 // decision is what a batch came to. Its memory is used again for the next one.

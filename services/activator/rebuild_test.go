@@ -116,6 +116,12 @@ func (e *env) rest() {
 // quiet waits until nothing is due.
 func (e *env) quiet() {
 	e.t.Helper()
+	var how string
+	defer func() {
+		if e.t.Failed() {
+			e.t.Log(how, e.known())
+		}
+	}()
 	require.Eventually(e.t, func() bool {
 		due := 0
 		for p := range e.topics.Partitions {
@@ -131,8 +137,17 @@ func (e *env) quiet() {
 				}
 			}
 		}
-		return due == 0 && len(e.read(e.topics.ActivationsRequested())) == e.ended()
+		how = fmt.Sprint(due, " due, ", e.pending(), " pending, ", len(e.read(e.topics.ActivationsRequested())), " requested, ", e.ended(), " ended")
+		return due == 0 && e.pending() == 0 && len(e.read(e.topics.ActivationsRequested())) == e.ended()
 	}, waitAtMost, look)
+}
+
+// pending is what the decide stage has not published or brought home yet.
+func (e *env) pending() int64 {
+	e.t.Helper()
+	n, err := keyed.Pending(context.Background(), e.store, e.topics, topic.StageDecide)
+	require.NoError(e.t, err)
+	return n
 }
 
 // ended is how many messages have their receipt.
@@ -189,6 +204,7 @@ func TestRebuildOfDecisions(t *testing.T) {
 					if h == lose {
 						half := len(steps) / 2
 						e.live(steps[:half])
+						require.Eventually(t, func() bool { return e.pending() == 0 }, waitAtMost, look)
 						stop()
 						before := e.known()
 						for _, k := range e.redis.Keys() {

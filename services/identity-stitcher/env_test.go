@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +47,10 @@ type env struct {
 	store  *store.Client
 	reg    *prometheus.Registry
 	seq    map[string]int64
+
+	received time.Time // when events are received
+	kafka    *kfake.Cluster
+	silent   atomic.Bool // Kafka cuts connections
 }
 
 func newEnv(t *testing.T) *env {
@@ -58,7 +63,7 @@ func newEnv(t *testing.T) *env {
 	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(testPartitions, names...))
 	require.NoError(t, err)
 	t.Cleanup(k.Close)
-	e := &env{t: t, redis: miniredis.RunT(t), topics: topics, cfg: config.Defaults(), seq: map[string]int64{}}
+	e := &env{t: t, redis: miniredis.RunT(t), topics: topics, cfg: config.Defaults(), seq: map[string]int64{}, received: receivedAt(), kafka: k}
 	e.cfg.Kafka.Brokers = k.ListenAddrs()
 	e.cfg.Redis = config.Redis{Addresses: []string{e.redis.Addr()}, AllowNonDurable: true}
 	e.cfg.Topics.Prefix, e.cfg.Topics.Partitions = topics.Prefix, topics.Partitions
@@ -122,7 +127,7 @@ func (e *env) node(typ, value string) identity.Node {
 // that came from Kafka, which then carries a source position.
 func (e *env) send(key, source, messageID, inlet, body string) {
 	e.t.Helper()
-	hs := topic.MetaHeaders(event.Meta{Source: source, Brand: "main", MessageID: messageID, ReceivedAt: receivedAt()})
+	hs := topic.MetaHeaders(event.Meta{Source: source, Brand: "main", MessageID: messageID, ReceivedAt: e.received})
 	if inlet != "" {
 		e.seq[inlet]++
 		pos := topic.Position{Stage: topic.StageCollector + "/" + inlet, Partition: 0, Seq: e.seq[inlet]}

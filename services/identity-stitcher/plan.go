@@ -52,12 +52,17 @@ type item struct {
 
 // Plan implements keyed.Planner.
 func (p *planner) Plan(ctx context.Context, slot keyed.Slot, batch []keyed.Record) (keyed.Change, error) {
+	return p.plan(ctx, slot, batch, nil)
+}
+
+// plan is Plan behind records with these ids, which the slot does not know yet.
+func (p *planner) plan(ctx context.Context, slot keyed.Slot, batch []keyed.Record, before [][]byte) (keyed.Change, error) {
 	now := p.now()
 	items := make([]item, len(batch))
 	for i, r := range batch {
 		items[i] = p.read(r)
 	}
-	seen, err := p.dropDuplicates(ctx, slot, items, now)
+	seen, err := p.dropDuplicates(ctx, slot, items, now, before)
 	if err != nil {
 		return keyed.Change{}, err
 	}
@@ -111,7 +116,7 @@ func seenID(source, messageID string) []byte {
 
 // dropDuplicates marks the records whose message id was seen before, in the slot or in this batch, and
 // returns the ids to remember.
-func (p *planner) dropDuplicates(ctx context.Context, slot keyed.Slot, items []item, now time.Time) ([][]byte, error) {
+func (p *planner) dropDuplicates(ctx context.Context, slot keyed.Slot, items []item, now time.Time, before [][]byte) ([][]byte, error) {
 	var asked [][]byte
 	for i := range items {
 		if items[i].seenID != nil {
@@ -127,6 +132,9 @@ func (p *planner) dropDuplicates(ctx context.Context, slot keyed.Slot, items []i
 	}
 	fresh := make([][]byte, 0, len(asked))
 	inBatch := make(map[[seenIDBytes]byte]bool, len(asked))
+	for _, id := range before {
+		inBatch[[seenIDBytes]byte(id)] = true
+	}
 	for i := range items {
 		it := &items[i]
 		if it.seenID == nil {

@@ -149,81 +149,95 @@ func TestDuplicatesAcrossRestarts(t *testing.T) {
 // is published is what one undisturbed stitcher would have decided.
 func TestNothingLostNothingTwice(t *testing.T) {
 	for seed := range uint64(3) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			e := newEnv(t)
-			rng := rand.New(rand.NewPCG(seed, 3)) //nolint:gosec // a seed reproduces
-			parent := map[identity.Node]identity.Node{}
-			find := func(n identity.Node) identity.Node {
-				for parent[n] != (identity.Node{}) {
-					n = parent[n]
-				}
-				return n
-			}
-			type sent struct{ ids []identity.Node }
-			var events []sent
-			duplicates := 0
-			stops := []func(){e.start(), e.start()}
-			for i := range 150 {
-				switch rng.IntN(12) {
-				case 0:
-					j := rng.IntN(len(stops))
-					stops[j]()
-					stops[j] = e.start()
-				case 1:
-					e.redis.SetError("LOADING injected")
-					time.AfterFunc(time.Duration(rng.IntN(20))*time.Millisecond, func() { e.redis.SetError("") })
-				}
-				anon, user := fmt.Sprint("a", rng.IntN(12)), fmt.Sprint("u", rng.IntN(6))
-				s := sent{ids: []identity.Node{e.node(event.AnonymousID, anon)}}
-				body := fmt.Sprintf(`{"type":"track","event":"E","anonymousId":%q}`, anon)
-				if rng.IntN(3) == 0 {
-					body = fmt.Sprintf(`{"type":"track","event":"E","anonymousId":%q,"userId":%q}`, anon, user)
-					s.ids = append(s.ids, e.node(event.UserID, user))
-					if l, w := find(s.ids[0]), find(s.ids[1]); l != w {
-						if l.Before(w) {
-							l, w = w, l
-						}
-						parent[l] = w
-					}
-				}
-				e.send(anon, "web", fmt.Sprint("m", len(events)), "", body)
-				if rng.IntN(8) == 0 {
-					duplicates++
-					e.send(anon, "web", fmt.Sprint("m", len(events)), "", body)
-				}
-				events = append(events, s)
-				_ = i
-			}
-			e.redis.SetError("")
-			e.settled()
-			for _, stop := range stops {
-				stop()
-			}
-			e.redis.SetError("")
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { nothingLost(t, newEnv(t), seed, nil) })
+	}
+}
 
-			identified := e.read(e.topics.EventsIdentified())
-			to := map[string]string{}
-			for _, r := range ofKind(identified, topic.KindMerge) {
-				m, err := identity.ParseMerge(r.Value)
-				require.NoError(t, err)
-				if w, ok := to[m.Loser]; ok {
-					require.Equal(t, w, m.Winner)
+// nothingLost sends events of some people to two services that fail and come again, and compares what is
+// published. disaster, if set, may stop all of them before the i-th event; it returns those that go on.
+func nothingLost(t *testing.T, e *env, seed uint64, disaster func(i int, stops []func()) []func()) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(seed, 3)) //nolint:gosec // a seed reproduces
+	parent := map[identity.Node]identity.Node{}
+	find := func(n identity.Node) identity.Node {
+		for parent[n] != (identity.Node{}) {
+			n = parent[n]
+		}
+		return n
+	}
+	type sent struct{ ids []identity.Node }
+	var events []sent
+	duplicates := 0
+	stops := []func(){e.start(), e.start()}
+	for i := range 150 {
+		if disaster != nil {
+			stops = disaster(i, stops)
+		}
+		switch rng.IntN(12) {
+		case 0:
+			j := rng.IntN(len(stops))
+			stops[j]()
+			stops[j] = e.start()
+		case 1:
+			e.redis.SetError("LOADING injected")
+			time.AfterFunc(time.Duration(rng.IntN(20))*time.Millisecond, func() { e.redis.SetError("") })
+		}
+		anon, user := fmt.Sprint("a", rng.IntN(12)), fmt.Sprint("u", rng.IntN(6))
+		s := sent{ids: []identity.Node{e.node(event.AnonymousID, anon)}}
+		body := fmt.Sprintf(`{"type":"track","event":"E","anonymousId":%q}`, anon)
+		if rng.IntN(3) == 0 {
+			body = fmt.Sprintf(`{"type":"track","event":"E","anonymousId":%q,"userId":%q}`, anon, user)
+			s.ids = append(s.ids, e.node(event.UserID, user))
+			if l, w := find(s.ids[0]), find(s.ids[1]); l != w {
+				if l.Before(w) {
+					l, w = w, l
 				}
-				to[m.Loser] = m.Winner
+				parent[l] = w
 			}
-			published := ofKind(identified, topic.KindEvent)
-			require.Len(t, published, len(events))
-			for i, r := range published {
-				require.Equal(t, fmt.Sprint("m", i), header(r, topic.HeaderMessageID))
-				for _, at := range []string{string(r.Key), events[i].ids[0].String()} {
-					for to[at] != "" {
-						at = to[at]
-					}
-					require.Equal(t, find(events[i].ids[0]).String(), at, "event %d", i)
-				}
+		}
+		e.send(anon, "web", fmt.Sprint("m", len(events)), "", body)
+		if rng.IntN(8) == 0 {
+			duplicates++
+			e.send(anon, "web", fmt.Sprint("m", len(events)), "", body)
+		}
+		events = append(events, s)
+	}
+	e.redis.SetError("")
+	e.settled()
+	for _, stop := range stops {
+		stop()
+	}
+	e.redis.SetError("")
+
+	identified := e.read(e.topics.EventsIdentified())
+	to := map[string]string{}
+	for _, r := range ofKind(identified, topic.KindMerge) {
+		m, err := identity.ParseMerge(r.Value)
+		require.NoError(t, err)
+		if w, ok := to[m.Loser]; ok {
+			require.Equal(t, w, m.Winner)
+		}
+		to[m.Loser] = m.Winner
+	}
+	published := ofKind(identified, topic.KindEvent)
+	require.Len(t, published, len(events))
+	for i, r := range published {
+		require.Equal(t, fmt.Sprint("m", i), header(r, topic.HeaderMessageID))
+		for _, at := range []string{string(r.Key), events[i].ids[0].String()} {
+			for to[at] != "" {
+				at = to[at]
 			}
-			require.Len(t, e.read(e.topics.EventsRejected()), duplicates)
-		})
+			require.Equal(t, find(events[i].ids[0]).String(), at, "event %d", i)
+		}
+	}
+	require.Len(t, e.read(e.topics.EventsRejected()), duplicates)
+	graph := identity.NewGraph(e.store, e.topics.Prefix)
+	for i := range events {
+		for _, id := range events[i].ids {
+			roots, err := identity.Lookup(t.Context(), graph, id)
+			require.NoError(t, err)
+			require.Equal(t, find(id), roots[0], "whose %s is", id)
+		}
 	}
 }
 

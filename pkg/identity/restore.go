@@ -1,0 +1,113 @@
+package identity
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Pattern matches the keys of all nodes in a server's key space. The prefix must not hold what patterns give a
+// meaning to, or be quoted already.
+func Pattern(prefix string) string { return prefix + "g:{*}" }
+
+// Restore writes the graph anew from the links that were published. It is for an empty graph that nobody else
+// works on, and for one goroutine.
+type Restore struct {
+	graph   *Graph
+	put     func(key string, value []byte) error
+	parents map[Node]Node // of every node that was linked: about 60 bytes each
+}
+
+// NewRestore hands the value of every node to put, which may keep it.
+func NewRestore(g *Graph, put func(key string, value []byte) error) *Restore {
+	return &Restore{graph: g, put: put, parents: map[Node]Node{}}
+}
+
+// Link takes one link in. confirmed says that its merge is known to be wherever it must be; otherwise it will be
+// published again before the next record that crosses it. A link taken in before is nothing.
+func (r *Restore) Link(m *Merge, confirmed bool) error {
+	loser, err := ParseNode(m.Loser)
+	if err != nil {
+		return fmt.Errorf("restore link: %w", err)
+	}
+	if _, known := r.parents[loser]; known {
+		return nil
+	}
+	winner, err := ParseNode(m.Winner)
+	if err != nil {
+		return fmt.Errorf("restore link of %s: %w", loser, err)
+	}
+	v := value{linked: true, confirmed: confirmed, parent: winner, link: winner, cause: m.Cause}
+	if v.members, err = packNodes(m.Members); err != nil {
+		return fmt.Errorf("restore link of %s: %w", loser, err)
+	}
+	if !confirmed {
+		for _, e := range m.Evidence {
+			n, err := ParseNode(e.Node)
+			if err != nil {
+				return fmt.Errorf("restore link of %s: evidence: %w", loser, err)
+			}
+			v.evidence = append(v.evidence, Identifier{Type: e.Type, Value: e.Value, Node: n})
+		}
+	}
+	r.parents[loser] = winner
+	return r.write(loser, &v)
+}
+
+// packNodes packs nodes in order.
+func packNodes(texts []string) ([]byte, error) {
+	nodes := make([]Node, len(texts))
+	for i, text := range texts {
+		n, err := ParseNode(text)
+		if err != nil {
+			return nil, fmt.Errorf("member: %w", err)
+		}
+		nodes[i] = n
+	}
+	return pack(nodes), nil
+}
+
+func pack(nodes []Node) []byte {
+	slices.SortFunc(nodes, Node.Compare)
+	b := make([]byte, 0, len(nodes)*nodeBytes)
+	for _, n := range slices.Compact(nodes) {
+		b = append(b, n[:]...)
+	}
+	return b
+}
+
+// Roots writes the roots of all that was linked, which list their components. It is called once, at the end,
+// and returns how many nodes were linked.
+func (r *Restore) Roots() (int, error) {
+	components := map[Node][]Node{}
+	for n := range r.parents {
+		root := r.root(n)
+		components[root] = append(components[root], n)
+	}
+	for root, nodes := range components {
+		if err := r.write(root, &value{members: pack(append(nodes, root))}); err != nil {
+			return 0, err
+		}
+	}
+	return len(r.parents), nil
+}
+
+// root follows links, and shortens the way for those who come after. Links lead to earlier nodes, so it ends.
+func (r *Restore) root(n Node) Node {
+	for {
+		p, linked := r.parents[n]
+		if !linked {
+			return n
+		}
+		if next, linked := r.parents[p]; linked {
+			r.parents[n] = next
+		}
+		n = p
+	}
+}
+
+func (r *Restore) write(n Node, v *value) error {
+	if err := v.stamp(); err != nil {
+		return err
+	}
+	return r.put(r.graph.key(n), v.raw)
+}

@@ -1,0 +1,108 @@
+package stitcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/weft-cdp/weft/pkg/keyed"
+)
+
+func (e *env) rebuild() (keyed.RebuildReport, error) {
+	e.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	sc, st := e.connect()
+	ends, err := sc.EndOffsets(ctx, e.topics.EventsCollected())
+	require.NoError(e.t, err)
+	return Rebuild(ctx, e.cfg, Deps{Stream: sc, Store: st, Log: zaptest.NewLogger(e.t, zaptest.Level(zapcore.ErrorLevel))},
+		keyed.RebuildOptions{Past: &keyed.LogPast{Stream: sc, End: sc.EndOffsets}, From: e.topics, Ends: ends})
+}
+
+// TestRebuildOfTheGraph loses all of Redis twice while people turn out to be the same: who is who, what is a
+// duplicate and what was published are as of one undisturbed stitcher.
+func TestRebuildOfTheGraph(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			e := newEnv(t)
+			e.received = time.Now()
+			rng := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // a seed reproduces
+			when := map[int]bool{20 + rng.IntN(50): true, 80 + rng.IntN(60): true}
+			nothingLost(t, e, seed, func(i int, stops []func()) []func() {
+				if when[i+5] { // from here on much is published, or half published, and not committed
+					e.deaf(rng)
+				}
+				if !when[i] {
+					return stops
+				}
+				time.Sleep(time.Duration(rng.IntN(50)) * time.Millisecond) // some moment: any will do
+				if rng.IntN(2) == 0 {                                      // what is under way does not end in order
+					e.redis.SetError("LOADING injected")
+				}
+				for _, stop := range stops {
+					stop()
+				}
+				e.redis.SetError("")
+				e.hear()
+				e.redis.FlushAll()
+				if committed := e.committed(); committed > 0 {
+					require.ErrorIs(t, e.service().Run(context.Background()), keyed.ErrStateLost)
+				}
+				_, err := e.rebuild()
+				require.NoError(t, err)
+				return []func(){e.start(), e.start()}
+			})
+		})
+	}
+}
+
+// deaf has Kafka cut the connection of who commits, and of some who publish.
+func (e *env) deaf(rng *rand.Rand) {
+	e.silent.Store(true)
+	cut := func(kmsg.Request) (kmsg.Response, error, bool) {
+		e.kafka.KeepControl()
+		if !e.silent.Load() {
+			return nil, nil, false
+		}
+		return nil, errors.New("cut off"), true
+	}
+	e.kafka.ControlKey(int16(kmsg.OffsetCommit), cut)
+	some := testPartitions
+	if rng.IntN(2) == 0 {
+		some = rng.IntN(testPartitions)
+	}
+	e.kafka.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		e.kafka.KeepControl()
+		for _, t := range req.(*kmsg.ProduceRequest).Topics {
+			for _, p := range t.Partitions {
+				if t.Topic != e.topics.EventsCollected() && int(p.Partition) == some && e.silent.Load() {
+					return nil, errors.New("cut off"), true
+				}
+			}
+		}
+		return nil, nil, false
+	})
+}
+
+// hear ends what deaf began.
+func (e *env) hear() { e.silent.Store(false) }
+
+// committed is how many records the stage has told Kafka of.
+func (e *env) committed() int64 {
+	e.t.Helper()
+	var n int64
+	got, err := e.stream.Committed(context.Background(), e.topics.Group("identity-stitcher", e.topics.EventsCollected()), e.topics.EventsCollected())
+	require.NoError(e.t, err)
+	for _, c := range got {
+		n += max(0, c.Offset)
+	}
+	return n
+}
