@@ -75,15 +75,13 @@ func (e *env) deaf(rng *rand.Rand) {
 		return nil, errors.New("cut off"), true
 	}
 	e.kafka.ControlKey(int16(kmsg.OffsetCommit), cut)
-	some := testPartitions
-	if rng.IntN(2) == 0 {
-		some = rng.IntN(testPartitions)
-	}
+	some := rng.IntN(testPartitions)
+	name := []string{e.topics.EventsIdentified(), e.topics.IdentitiesLinked(), "none of them"}[rng.IntN(3)]
 	e.kafka.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		e.kafka.KeepControl()
 		for _, t := range req.(*kmsg.ProduceRequest).Topics {
 			for _, p := range t.Partitions {
-				if t.Topic != e.topics.EventsCollected() && int(p.Partition) == some && e.silent.Load() {
+				if t.Topic == name && int(p.Partition) == some && e.silent.Load() {
 					return nil, errors.New("cut off"), true
 				}
 			}

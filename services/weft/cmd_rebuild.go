@@ -22,6 +22,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 	"github.com/weft-cdp/weft/services/activator"
+	stitcher "github.com/weft-cdp/weft/services/identity-stitcher"
 	writer "github.com/weft-cdp/weft/services/journey-writer"
 	builder "github.com/weft-cdp/weft/services/profile-builder"
 	"github.com/weft-cdp/weft/services/weft/rebuild"
@@ -42,6 +43,9 @@ func rebuilders() map[string]rebuilder {
 	return map[string]rebuilder{
 		topic.StageBuilder: func(ctx context.Context, cfg config.Config, d rebuildDeps, opt keyed.RebuildOptions) (keyed.RebuildReport, error) {
 			return builder.Rebuild(ctx, cfg, builder.Deps{Stream: d.stream, Store: d.store, Log: d.log}, opt)
+		},
+		topic.StageStitcher: func(ctx context.Context, cfg config.Config, d rebuildDeps, opt keyed.RebuildOptions) (keyed.RebuildReport, error) {
+			return stitcher.Rebuild(ctx, cfg, stitcher.Deps{Stream: d.stream, Store: d.store, Log: d.log}, opt)
 		},
 		topic.StageDecide: func(ctx context.Context, cfg config.Config, d rebuildDeps, opt keyed.RebuildOptions) (keyed.RebuildReport, error) {
 			return activator.Rebuild(ctx, cfg, activator.Deps{Stream: d.stream, Store: d.store, Log: d.log}, opt)
