@@ -92,9 +92,10 @@ func (s *State) Restore(p *Published, over func(receipt string) bool) bool {
 
 // lines are those of an open cart.
 func (b *Brand) lines(cart string) []commerce.Line {
-	for _, c := range b.Carts.Open() {
-		if c.ID == cart {
-			return c.Lines
+	open := b.Carts.Open()
+	for i := range open {
+		if open[i].ID == cart {
+			return open[i].Cart().Lines
 		}
 	}
 	return nil

@@ -172,7 +172,7 @@ func (e *env) known() map[string]string {
 		if !ok {
 			continue
 		}
-		b, err := json.Marshal(s)
+		b, err := s.AppendBinary(nil)
 		require.NoError(e.t, err)
 		m[key] = live + " " + string(b)
 	}
