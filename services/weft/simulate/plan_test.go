@@ -3,6 +3,7 @@ package simulate
 import (
 	"hash/fnv"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -49,6 +50,7 @@ type shape struct {
 	idempotent bool // the channel knows messages it has taken
 	regress    regress
 	services   []string
+	slow       bool // one partition of everything is slow
 }
 
 // has says whether a service runs in schedules of this shape.
@@ -111,6 +113,9 @@ func (w *world) judge(p *process, m *message, n string) verdict {
 	}
 	if !w.troubled() || p.safe {
 		return v
+	}
+	if w.shape.slow && (strings.HasSuffix(m.label, "/0") || strings.HasSuffix(m.label, ":0}")) {
+		v.there += w.between(20*time.Millisecond, 400*time.Millisecond, p.name, m.label, n, "slow partition")
 	}
 	x := w.upTo(1_000_000, p.name, m.label, n, "fault")
 	for _, f := range []fault{

@@ -85,6 +85,9 @@ func shapes() []*shape {
 		{name: "merge", services: three, owners: 2, load: merging, trouble: 14 * time.Second, batch: 3, faults: everything},
 		{name: "all", services: all, owners: 2, load: some, trouble: 16 * time.Second, batch: 5, rebalances: 2, config: 1, faults: everything},
 		{name: "rows", services: []string{stitch, write}, owners: 2, load: some, trouble: 14 * time.Second, batch: 5, rebalances: 3, faults: inserting},
+		{name: "slow", services: all, owners: 1, load: some, trouble: 14 * time.Second, batch: 5, slow: true, faults: map[class]chance{
+			writes: {crashAfter: 2_000, freezeAfter: 2_000, late: 5_000}, commits: {late: 10_000}, inserts: {late: 20_000},
+		}},
 		{name: "group", services: three, owners: 2, load: some, trouble: 16 * time.Second, batch: 5, recreate: 2},
 		{name: "regress", services: three, owners: 1, load: some, trouble: 12 * time.Second, batch: 5, regress: allOf},
 		{name: "cluster", services: three, owners: 1, load: some, trouble: 12 * time.Second, batch: 5, regress: oneNode},

@@ -27,6 +27,7 @@ var (
 	flagSeed  = flag.Uint64("seed", 0, "this schedule alone, with its trace; 0: -seeds of them")
 	flagFirst = flag.Uint64("first", 1, "seed of the first schedule")
 	flagShape = flag.String("shape", "", "these shapes alone, with commas between them; empty: all of them")
+	flagTwice = flag.Bool("twice", false, "each schedule once more, to see how much of it is the same")
 	flagHunt  = flag.Bool("hunt", false, "the shapes in turn, until the first violation: what looks for a mutation")
 )
 
@@ -80,11 +81,12 @@ type result struct {
 	injected   map[string]int
 	virtual    time.Duration
 	seen       map[string]int // what the schedule led to
+	befell     []string       // the faults, each with its process and request, sorted
 }
 
-// hanging is how long a schedule may take in real time: two hundred times what it takes
-// on an idle machine.
-const hanging = 90 * time.Second
+// hanging is how long a schedule may take in real time: a hundred times what it takes, and more, for machines
+// that do other things too and for the race detector.
+const hanging = 5 * time.Minute
 
 // play runs one schedule in a bubble of its own.
 func play(t *testing.T, s *shape, seed uint64, f files) (r result) {
@@ -103,7 +105,7 @@ func play(t *testing.T, s *shape, seed uint64, f files) (r result) {
 		require.NoError(t, err)
 		r.violations = w.run()
 		r.journal, r.digest, r.steps, r.injected, r.virtual = w.journal, w.digest.Sum64(), w.steps, w.injected, w.now()
-		r.seen = w.seen
+		r.seen, r.befell = w.seen, slices.Sorted(slices.Values(w.befell))
 	})
 	return r
 }
@@ -137,6 +139,7 @@ func TestSimulate(t *testing.T) {
 				t.Parallel()
 			}
 			began := time.Now()
+			var same likeness
 			n, steps, injected, seen := 0, 0, map[string]int{}, map[string]int{}
 			for seed := *flagFirst; n < *flagSeeds; seed++ {
 				if *flagSeed != 0 {
@@ -144,6 +147,9 @@ func TestSimulate(t *testing.T) {
 				}
 				r := play(t, s, seed, f)
 				n++
+				if *flagTwice {
+					same.take(r, play(t, s, seed, f))
+				}
 				steps += r.steps
 				for k, v := range r.injected {
 					injected[k] += v
@@ -162,6 +168,9 @@ func TestSimulate(t *testing.T) {
 				}
 			}
 			took := time.Since(began)
+			if *flagTwice {
+				t.Logf("played twice: %s", &same)
+			}
 			t.Logf("%d schedules, %.1f a second, %d requests; faults: %s; seen: %s", n, float64(n)/took.Seconds(), steps, summary(injected), summary(seen))
 		})
 	}
@@ -184,6 +193,30 @@ func hunt(t *testing.T, f files) {
 			}
 		}
 	}
+}
+
+// likeness is how much schedules are the same when they are played again.
+type likeness struct{ plays, traces, plans, faults, shared int }
+
+func (l *likeness) take(a, b result) {
+	l.plays++
+	if a.digest == b.digest {
+		l.traces++
+	}
+	if slices.Equal(a.befell, b.befell) {
+		l.plans++
+	}
+	l.faults += len(a.befell)
+	for _, x := range a.befell {
+		if _, ok := slices.BinarySearch(b.befell, x); ok {
+			l.shared++
+		}
+	}
+}
+
+func (l *likeness) String() string {
+	return fmt.Sprintf("%d schedules, the whole trace the same in %d, all faults the same in %d; %d of %d faults are the same",
+		l.plays, l.traces, l.plans, l.shared, l.faults)
 }
 
 func summary(m map[string]int) string {

@@ -60,6 +60,7 @@ type world struct {
 	steps      int
 	injected   map[string]int
 	seen       map[string]int   // what the last look found
+	befell     []string         // faults, with whom and what they befell
 	stopped    map[string]error // services that stopped for good, by process
 	held       map[string]int   // services that are not to be started again yet
 	losers     []string         // slots that went back with Redis
@@ -182,11 +183,13 @@ func (w *world) broken() []string {
 
 // before asks the plan about a request and lets it travel.
 func (w *world) before(p *process, m *message) verdict {
-	v := w.judge(p, m, p.nth(m.label))
+	n := p.nth(m.label)
+	v := w.judge(p, m, n)
 	w.mu.Lock()
 	w.steps++
 	if v.fault != none {
 		w.injected[string(v.fault)]++
+		w.befell = append(w.befell, fmt.Sprintf("%s %s %s: %s", p.name, m.label, n, v.fault))
 	}
 	if v.fault != none || m.class != idles {
 		text := p.name + " > " + m.label
@@ -273,7 +276,7 @@ func (w *world) run() []string {
 	}
 	w.running.Go(w.produce)
 	w.trouble()
-	w.rest(w.shape.trouble)
+	w.watch()
 	w.calmDown()
 	if w.shape.regress != never {
 		w.watchLoss()
@@ -334,6 +337,43 @@ func (w *world) settle() {
 	for _, x := range missing {
 		w.violate("stuck: %s", x)
 	}
+}
+
+// lookAmid is the pause between two looks while there are faults.
+const lookAmid = 4 * time.Second
+
+// watch lets the time of faults pass and looks now and then for what is wrong already.
+func (w *world) watch() {
+	for w.now() < w.shape.trouble && w.rest(min(lookAmid, w.shape.trouble-w.now())) {
+		if w.shape.regress != never {
+			continue
+		}
+		// The oracle must know of all that was sent: from before the look on, which takes a while, nothing may
+		// be on its way to be acknowledged.
+		before, some := w.sentSoFar()
+		_, wrong := w.look()
+		if after, more := w.sentSoFar(); some || more || before != after {
+			continue
+		}
+		if len(wrong) > 0 {
+			w.violate("amid the faults: %s", strings.Join(wrong, "; "))
+			return
+		}
+	}
+}
+
+// sentSoFar counts the events that are acknowledged, and says whether one is on its way.
+func (w *world) sentSoFar() (n int, some bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.events {
+		if !e.acked.IsZero() {
+			n++
+		} else if e.at <= w.now() {
+			some = true
+		}
+	}
+	return n, some
 }
 
 // noticing is what a stage may take to see that Redis went back: the longest back-off and a hand-over.
