@@ -157,7 +157,7 @@ func registered(t *testing.T) names {
 	kafka, err := stream.New(cfg.Kafka, log, stream.WithMetrics(n))
 	require.NoError(t, err)
 	t.Cleanup(kafka.Close)
-	redis, err := store.New(cfg.Redis, log)
+	redis, err := store.New(cfg.Redis, log, store.WithMetrics(n))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, redis.Close()) })
 	clickhouse, err := warehouse.Open(cfg.ClickHouse)

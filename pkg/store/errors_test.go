@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/store"
@@ -95,4 +97,45 @@ func TestARedisThatIsGoneIsUnreachable(t *testing.T) {
 	}
 	require.Empty(t, store.Class(nil))
 	require.Equal(t, store.ClassOther, store.Class(errors.New("a defect")))
+}
+
+func TestMetricsCountTripsCommandsAndErrors(t *testing.T) {
+	r := miniredis.RunT(t)
+	reg := prometheus.NewRegistry()
+	c, err := store.New(config.Redis{Addresses: []string{r.Addr()}}, zap.NewNop(), store.WithMetrics(reg))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	_, err = c.Get(t.Context(), "none")
+	require.NoError(t, err)
+	_, err = c.MGet(t.Context(), "a", "b", "c")
+	require.NoError(t, err)
+	_, err = c.CompareAndSet(t.Context(), "a", nil, []byte("1")) // by its hash, and then in full
+	require.NoError(t, err)
+	r.SetError("OOM command not allowed when used memory > 'maxmemory'.")
+	require.Error(t, c.Set(t.Context(), "a", []byte("1"), 0))
+	require.Equal(t, map[string]float64{
+		"weft_store_round_trips_total": 5, "weft_store_round_trip_seconds": 5, "weft_store_commands_total": 7, "weft_store_errors_total memory": 1,
+	}, gathered(t, reg))
+	_, err = store.New(config.Redis{Addresses: []string{r.Addr()}}, zap.NewNop(), store.WithMetrics(reg))
+	require.ErrorContains(t, err, "register metrics")
+}
+
+// gathered are the counters, and the counts of histograms.
+func gathered(t *testing.T, reg *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := f.GetName()
+			for _, l := range m.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			if got[name] = m.GetCounter().GetValue(); m.GetHistogram() != nil {
+				got[name] = float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return got
 }

@@ -1,6 +1,6 @@
 // Package store is the door to Redis: one Redis or Redis Cluster.
 //
-// It owns: the connection, pipelines, scripts, and the check that Redis keeps what it acknowledged. It
+// It owns: the connection, pipelines, scripts, what is counted of them, and the check that Redis keeps what it acknowledged. It
 // guarantees that a command ends with its context, that a script survives a restart of Redis (NOSCRIPT),
 // that CompareAndSet is right under lost answers and retries, and that an error which will pass (no memory,
 // no disk, a replica, a cluster without a master) says so by its class. It must not know what is stored: slots
@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
@@ -39,13 +40,23 @@ type Client struct {
 	allowNonDurable bool
 }
 
-// Option changes how a client reaches Redis.
-type Option func(*redis.UniversalOptions)
+// Option changes how a client reaches Redis, or what it tells of it.
+type Option func(*options)
+
+type options struct {
+	redis   *redis.UniversalOptions
+	metrics prometheus.Registerer
+}
 
 // WithDial makes the client open its connections by dial, which also does TLS then: for networks inside a
 // process.
 func WithDial(dial func(ctx context.Context, network, address string) (net.Conn, error)) Option {
-	return func(o *redis.UniversalOptions) { o.Dialer = dial }
+	return func(o *options) { o.redis.Dialer = dial }
+}
+
+// WithMetrics counts round trips, commands and errors.
+func WithMetrics(reg prometheus.Registerer) Option {
+	return func(o *options) { o.metrics = reg }
 }
 
 // New validates cfg and makes a client. It connects on first use, not here.
@@ -75,10 +86,21 @@ func New(cfg config.Redis, log *zap.Logger, opts ...Option) (*Client, error) {
 	if opt.TLSConfig, err = cfg.TLS.Load(); err != nil {
 		return nil, fmt.Errorf("redis.tls: %w", err)
 	}
+	all := options{redis: opt}
 	for _, o := range opts {
-		o(opt)
+		o(&all)
 	}
-	return &Client{rdb: redis.NewUniversalClient(opt), log: log, allowNonDurable: cfg.AllowNonDurable}, nil
+	m, err := newMetrics(all.metrics)
+	if err != nil {
+		return nil, fmt.Errorf("redis: %w", err)
+	}
+	rdb := redis.NewUniversalClient(opt)
+	if c, many := rdb.(*redis.ClusterClient); many {
+		c.OnNewNode(func(node *redis.Client) { node.AddHook(m) }) // a pipeline is a round trip to each node it touches
+	} else {
+		rdb.AddHook(m)
+	}
+	return &Client{rdb: rdb, log: log, allowNonDurable: cfg.AllowNonDurable}, nil
 }
 
 // Close ends all connections. It is idempotent in effect.

@@ -54,7 +54,7 @@ func connect(f *daemon.Frame, cfg config.Config, n needs) (connections, error) {
 	}
 	f.OnClose("kafka client", func(context.Context) error { c.stream.Close(); return nil })
 	if n.store {
-		if c.store, err = store.New(cfg.Redis, f.Log.Named("store")); err != nil {
+		if c.store, err = store.New(cfg.Redis, f.Log.Named("store"), store.WithMetrics(f.Metrics)); err != nil {
 			return c, fmt.Errorf("redis: %w", err)
 		}
 		f.OnClose("redis client", func(context.Context) error { return c.store.Close() })
