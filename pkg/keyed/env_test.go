@@ -26,13 +26,15 @@ const testPartitions = 3
 
 // env is a Kafka and a Redis of one test.
 type env struct {
-	t      testing.TB
-	kafka  *kfake.Cluster
-	redis  *miniredis.Miniredis
-	stream *stream.Client
-	store  *store.Client
-	topics topic.Set
-	seq    int64
+	t     testing.TB
+	kafka *kfake.Cluster
+	redis *miniredis.Miniredis
+	// cluster are the nodes of a Redis Cluster to use instead of redis.
+	cluster []string
+	stream  *stream.Client
+	store   *store.Client
+	topics  topic.Set
+	seq     int64
 }
 
 func newEnv(t testing.TB) *env {
@@ -64,7 +66,11 @@ func (e *env) connect() (*stream.Client, *store.Client) {
 	sc, err := stream.New(cfg.Kafka, log)
 	require.NoError(e.t, err)
 	e.t.Cleanup(sc.Close)
-	st, err := store.New(config.Redis{Addresses: []string{e.redis.Addr()}, AllowNonDurable: true}, log)
+	addrs := e.cluster
+	if addrs == nil {
+		addrs = []string{e.redis.Addr()}
+	}
+	st, err := store.New(config.Redis{Addresses: addrs, AllowNonDurable: true}, log)
 	require.NoError(e.t, err)
 	e.t.Cleanup(func() { _ = st.Close() })
 	return sc, st
