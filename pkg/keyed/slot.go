@@ -27,6 +27,9 @@ func newSlot(st *store.Client, t topic.Set, stage string, partition int, script 
 	return Slot{st: st, tag: slotTag(t, stage, partition), partition: partition, script: script}
 }
 
+// SlotTag is the hash tag of a slot, braces included.
+func SlotTag(t topic.Set, stage string, partition int) string { return slotTag(t, stage, partition) }
+
 func slotTag(t topic.Set, stage string, partition int) string {
 	return "{" + t.Prefix + stage + ":" + strconv.Itoa(partition) + "}"
 }

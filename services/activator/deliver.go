@@ -33,6 +33,12 @@ const (
 	recordTimeout = 5 * time.Second
 )
 
+// The keys of a message's attempts in the slot, behind its tag.
+const (
+	attemptKey = "attempt:"
+	endKey     = "end:"
+)
+
 // patience is how long a message is tried.
 type patience struct {
 	channel time.Duration // while the channel as a whole cannot be reached
@@ -174,14 +180,14 @@ func (d *delivery) deliver(ctx context.Context, slot keyed.Slot, req *journey.Re
 	}
 	uncertain, began, pause := false, d.now(), d.patience.first
 	for n := 1; ; n++ {
-		mark := slot.Tag() + "attempt:" + req.ID + ":" + strconv.Itoa(n)
-		endKey := slot.Tag() + "end:" + req.ID + ":" + strconv.Itoa(n)
-		e, mine, sendErr, err := d.attempt(ctx, sender, req, payload, try{mark, endKey, uncertain})
+		mark := slot.Tag() + attemptKey + req.ID + ":" + strconv.Itoa(n)
+		endMark := slot.Tag() + endKey + req.ID + ":" + strconv.Itoa(n)
+		e, mine, sendErr, err := d.attempt(ctx, sender, req, payload, try{mark, endMark, uncertain})
 		if err != nil {
 			return end{}, err
 		}
 		if !mine {
-			former, found, err := d.former(ctx, endKey)
+			former, found, err := d.former(ctx, endMark)
 			switch {
 			case err != nil:
 				return end{}, err

@@ -21,6 +21,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
+	"github.com/weft-cdp/weft/pkg/warehouse"
 	"github.com/weft-cdp/weft/services/activator"
 	stitcher "github.com/weft-cdp/weft/services/identity-stitcher"
 	writer "github.com/weft-cdp/weft/services/journey-writer"
@@ -30,9 +31,10 @@ import (
 
 // rebuildDeps are what a stage is rebuilt with.
 type rebuildDeps struct {
-	stream *stream.Client
-	store  *store.Client
-	log    *zap.Logger
+	stream    *stream.Client
+	store     *store.Client
+	warehouse *warehouse.Client // nil: none is configured
+	log       *zap.Logger
 }
 
 // A rebuilder rebuilds one stage.
@@ -50,6 +52,9 @@ func rebuilders() map[string]rebuilder {
 		topic.StageDecide: func(ctx context.Context, cfg config.Config, d rebuildDeps, opt keyed.RebuildOptions) (keyed.RebuildReport, error) {
 			return activator.Rebuild(ctx, cfg, activator.Deps{Stream: d.stream, Store: d.store, Log: d.log}, opt)
 		},
+		topic.StageDeliver: func(ctx context.Context, cfg config.Config, d rebuildDeps, opt keyed.RebuildOptions) (keyed.RebuildReport, error) {
+			return activator.RebuildDelivery(ctx, cfg, activator.Deps{Stream: d.stream, Store: d.store, Log: d.log}, opt)
+		},
 	}
 }
 
@@ -65,7 +70,7 @@ func rebuildInput(set topic.Set, stage string) string {
 }
 
 func newRebuildCommand(a *app) *cobra.Command {
-	var prefix string
+	var prefix, from string
 	names := slices.Sorted(maps.Keys(rebuilders()))
 	cmd := &cobra.Command{
 		Use:   "rebuild STAGE",
@@ -88,20 +93,24 @@ way to more partitions. That deployment must have come to rest: all its records 
 			if !ok {
 				return usageError{fmt.Errorf("unknown stage %q; it is one of %s", given[0], strings.Join(names, ", "))}
 			}
+			if !slices.Contains([]string{rebuild.Auto, rebuild.Kafka, rebuild.ClickHouse}, from) {
+				return usageError{fmt.Errorf("--from: want auto, kafka or clickhouse, found %q", from)}
+			}
 			cfg, err := a.load()
 			if err != nil {
 				return err
 			}
 			ctx, unregister := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer unregister()
-			return runRebuild(ctx, cfg, given[0], f, prefix, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return runRebuild(ctx, cfg, given[0], f, prefix, from, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
+	cmd.Flags().StringVar(&from, "from", rebuild.Auto, "where history comes from: kafka, clickhouse (as far as it reaches, then Kafka), or auto (Kafka, and ClickHouse where Kafka's retention has cut it)")
 	cmd.Flags().StringVar(&prefix, "history-prefix", "", "fold the history of the deployment with this topics.prefix (default: its own)")
 	return cmd
 }
 
-func runRebuild(ctx context.Context, cfg config.Config, stage string, f rebuilder, prefix string, out, errOut io.Writer) error {
+func runRebuild(ctx context.Context, cfg config.Config, stage string, f rebuilder, prefix, from string, out, errOut io.Writer) error {
 	if len(cfg.Kafka.Brokers) == 0 {
 		return missing("kafka.brokers")
 	}
@@ -121,7 +130,15 @@ func runRebuild(ctx context.Context, cfg config.Config, stage string, f rebuilde
 		return fmt.Errorf("redis: %w", err)
 	}
 	defer func() { _ = d.store.Close() }() // all that counts was answered
-	opt, err := rebuildOptions(ctx, cfg, d, stage, prefix)
+	if len(cfg.ClickHouse.Addresses) > 0 && from != rebuild.Kafka {
+		if d.warehouse, err = warehouse.Open(cfg.ClickHouse); err != nil {
+			return fmt.Errorf("clickhouse: %w", err)
+		}
+		defer func() { _ = d.warehouse.Close() }() // was only read
+	} else if from == rebuild.ClickHouse {
+		return missing("clickhouse.addresses")
+	}
+	opt, err := rebuildOptions(ctx, cfg, d, stage, prefix, from)
 	if err != nil {
 		return err
 	}
@@ -148,7 +165,7 @@ func runRebuild(ctx context.Context, cfg config.Config, stage string, f rebuilde
 const rebuildWord = 5 * time.Second
 
 // rebuildOptions find out what there is to fold.
-func rebuildOptions(ctx context.Context, cfg config.Config, d rebuildDeps, stage, prefix string) (keyed.RebuildOptions, error) {
+func rebuildOptions(ctx context.Context, cfg config.Config, d rebuildDeps, stage, prefix, from string) (keyed.RebuildOptions, error) {
 	opt := keyed.RebuildOptions{From: cfg.Topics.Set()}
 	if prefix != "" && prefix != opt.From.Prefix {
 		opt.From.Prefix = prefix
@@ -161,10 +178,13 @@ func rebuildOptions(ctx context.Context, cfg config.Config, d rebuildDeps, stage
 			return opt, fmt.Errorf("--history-prefix: %w", err)
 		}
 	}
-	past, ends := rebuild.FromKafka(d.stream)
+	past := &rebuild.Past{Stream: d.stream, Topics: opt.From, From: from}
+	if d.warehouse != nil {
+		past.Warehouse = d.warehouse
+	}
 	opt.Past = past
 	var err error
-	if opt.Ends, err = ends.Of(ctx, rebuildInput(opt.From, stage)); err != nil {
+	if opt.Ends, err = past.Ends(ctx, rebuildInput(opt.From, stage)); err != nil {
 		return opt, err
 	}
 	opt.Seen, err = writer.Seen(ctx, d.stream, opt.From)
