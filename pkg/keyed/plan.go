@@ -90,4 +90,6 @@ func (d *planDecider) owns(key string) bool { return d.restorer != nil && d.rest
 
 func (d *planDecider) conclude(context.Context, *rebuild, *worker) error { return nil }
 
+func (d *planDecider) inOrder() bool { return false }
+
 func (d *planDecider) until(partition int, end int64) int64 { return d.restorer.Until(partition, end) }

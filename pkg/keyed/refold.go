@@ -11,17 +11,13 @@ import (
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
-// stride is how far a partition may run ahead of the others while it is folded again, in time of receipt, so
-// that merges arrive about when they did in life. Shorter, and old, sparse history would be folded in tiny
-// batches.
-const stride = time.Minute
-
 // head is where a partition of history stands.
 type head struct {
 	partition int
 	history   History
 	recs      []stream.Record // read and not yet folded
 	times     []time.Time     // of receipt; they only grow
+	merges    []bool
 	last      time.Time
 	seen      map[string]int64 // highest source positions, where the slot does not keep them
 	until     int64            // records from here on are left to the stage
@@ -45,51 +41,65 @@ func (b *rebuild) fold(ctx context.Context) error {
 		total += b.opt.Ends[p]
 	}
 	for {
-		h, limit, err := b.first(ctx)
+		h, err := b.first(ctx)
 		if err != nil {
 			return err
 		}
 		if h == nil {
 			return nil
 		}
-		n := 1
-		for n < len(h.recs) && n < b.s.opt.BatchRecords && (limit.IsZero() || !h.times[n].After(limit)) {
-			n++
+		n := min(len(h.recs), b.s.opt.BatchRecords)
+		if b.s.dec.inOrder() {
+			n = b.together(h, n)
 		}
 		b.now = h.times[n-1]
 		if err := b.take(ctx, h, h.recs[:n]); err != nil {
 			return fmt.Errorf("%s partition %d from offset %d: %w", b.input(), h.partition, h.recs[0].Offset, err)
 		}
-		h.recs, h.times = h.recs[n:], h.times[n:]
+		h.recs, h.times, h.merges = h.recs[n:], h.times[n:], h.merges[n:]
 		b.progress(n, total)
 	}
 }
 
-// first is the partition whose next record was received first, nil if all have ended, and up to when its
-// records may be folded before the others; zero: it is the only one.
-func (b *rebuild) first(ctx context.Context) (*head, time.Time, error) {
+// first is the partition whose next record was received first, nil if all have ended. A merge goes before the
+// event that caused it, which was received at the same time.
+func (b *rebuild) first(ctx context.Context) (*head, error) {
 	var first *head
-	var other time.Time
 	for _, h := range b.heads {
 		if err := h.fill(ctx); err != nil {
-			return nil, other, fmt.Errorf("read %s partition %d: %w", b.input(), h.partition, err)
-		}
-		if h.ended {
-			continue
+			return nil, fmt.Errorf("read %s partition %d: %w", b.input(), h.partition, err)
 		}
 		switch {
-		case first == nil:
+		case h.ended:
+		case first == nil, h.times[0].Before(first.times[0]), h.merges[0] && h.times[0].Equal(first.times[0]):
 			first = h
-		case h.times[0].Before(first.times[0]):
-			other, first = first.times[0], h
-		case other.IsZero() || h.times[0].Before(other):
-			other = h.times[0]
 		}
 	}
-	if !other.IsZero() {
-		other = other.Add(stride)
+	return first, nil
+}
+
+// together is how many of the first n records of a partition may be folded before the others go on: none that
+// was received after a merge which another partition still holds, and its own next merge waits for the others,
+// so that what a merge moves arrives where it did in life. It is one at least.
+func (b *rebuild) together(h *head, n int) int {
+	var limit time.Time
+	for _, o := range b.heads {
+		if o == h || o.ended {
+			continue
+		}
+		t := o.times[len(o.times)-1] // what comes behind is not read yet
+		if i := slices.Index(o.merges, true); i >= 0 {
+			t = o.times[i]
+		}
+		if limit.IsZero() || t.Before(limit) {
+			limit = t
+		}
 	}
-	return first, other, nil
+	k := 1
+	for k < n && !h.merges[k] && (limit.IsZero() || h.times[k].Before(limit)) {
+		k++
+	}
+	return k
 }
 
 // fill reads on where nothing is left.
@@ -105,12 +115,14 @@ func (h *head) fill(ctx context.Context) error {
 		recs = recs[:len(recs)-1]
 	}
 	h.recs, h.ended = recs, len(recs) == 0
-	h.times = h.times[:0]
+	h.times, h.merges = h.times[:0], h.merges[:0]
 	for i := range recs {
 		if t := receivedAt(&recs[i]); t.After(h.last) {
 			h.last = t
 		}
 		h.times = append(h.times, h.last)
+		kind, _ := topic.Get(recs[i].Headers, topic.HeaderKind)
+		h.merges = append(h.merges, topic.Kind(kind) == topic.KindMerge)
 	}
 	return nil
 }

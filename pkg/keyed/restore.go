@@ -12,6 +12,9 @@ import (
 // what timers decided at a clock's time, and what the world was told last. All calls come from one goroutine.
 type Restorer[S any] interface {
 	Fold[S]
+	// InOrder says whether partitions must be folded side by side by time of receipt, so that merges arrive when
+	// they did in life: where more than the set of records counts. It makes batches small.
+	InOrder() bool
 	// Recall is called before anything is folded.
 	Recall(ctx context.Context, read Reader) error
 	// Restore brings s to where it was at a time: before a record that was received then is applied, and, with
@@ -107,6 +110,9 @@ func (d *foldDecider[S]) concludeSome(ctx context.Context, b *rebuild, w *worker
 	}
 	return b.settled(ctx, w, args)
 }
+
+// inOrder implements decider.
+func (d *foldDecider[S]) inOrder() bool { return d.restorer != nil && d.restorer.InOrder() }
 
 // owns implements decider: all of a slot is a fold's.
 func (d *foldDecider[S]) owns(string) bool { return true }

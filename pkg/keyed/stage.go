@@ -58,6 +58,7 @@ type decider interface {
 	recall(ctx context.Context, read Reader) error
 	conclude(ctx context.Context, b *rebuild, w *worker) error
 	owns(key string) bool
+	inOrder() bool
 	until(partition int, end int64) int64
 }
 

@@ -82,6 +82,9 @@ func (f *refold) lived(name string, armedAt int64) bool {
 
 func (f *refold) over(receipt string) bool { return f.facts[receipt] != nil }
 
+// InOrder says that order counts: what a cart arms depends on what is armed.
+func (f *refold) InOrder() bool { return true }
+
 // Recall reads what was decided.
 func (f *refold) Recall(ctx context.Context, read keyed.Reader) error {
 	for p := range f.from.Partitions {

@@ -89,6 +89,9 @@ func (f *refold) Settle(_ string, s *state, _ time.Time) []keyed.Output {
 // Freeze says nothing yet.
 func (f *refold) Freeze(string, string, *state, time.Time) []keyed.Output { return nil }
 
+// InOrder says that order is nothing: a profile is a function of the set of its events.
+func (f *refold) InOrder() bool { return false }
+
 // Recall implements keyed.Restorer.
 func (f *refold) Recall(context.Context, keyed.Reader) error { return nil }
 
