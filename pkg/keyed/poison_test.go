@@ -224,6 +224,9 @@ func TestMergeThatPanicsHoldsItsPeopleOnly(t *testing.T) {
 	e.send("c", topic.KindEvent, "bad merge")
 	e.send("c", topic.KindMerge, mergeInto("b"))
 	e.send("c", topic.KindEvent, "cancel") // an order of c's: a must not fire without it
+	e.send("f", topic.KindEvent, due)
+	e.send("g", topic.KindEvent, "bad merge")
+	e.send("g", topic.KindMerge, mergeInto("f")) // with nothing late behind it
 	e.send("d", topic.KindEvent, "d1")
 	e.send("d", topic.KindMerge, mergeInto("c")) // passes through c, whose payload waits
 	e.settledCommit()
@@ -235,6 +238,7 @@ func TestMergeThatPanicsHoldsItsPeopleOnly(t *testing.T) {
 	n := fence.Ticket()
 	require.Eventually(t, func() bool { return fence.Done() >= n }, 20*time.Second, time.Millisecond, "the fence is not held")
 	require.Zero(t, fired("a"))
+	require.Zero(t, fired("f"))
 	stop() // a new owner finds it as it is
 	f = e.touchy(fold, fence, e.deps())
 	stop = run(t, f.Run)
@@ -250,6 +254,7 @@ func TestMergeThatPanicsHoldsItsPeopleOnly(t *testing.T) {
 	require.Equal(t, "a", live)
 	require.Equal(t, map[string]int{due: 1, "a1": 1, "b1": 1, "bad merge": 1, "cancel": 1, "d1": 1}, s.N)
 	require.Zero(t, s.Fired, "it was cancelled")
+	require.Eventually(t, func() bool { return fired("f") == 1 }, 60*time.Second, 10*time.Millisecond, "whole again, it is decided")
 	c, err := e.cell("a")
 	require.NoError(t, err)
 	require.Empty(t, c.blocked)

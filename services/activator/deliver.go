@@ -157,7 +157,7 @@ func (d *delivery) one(ctx context.Context, slot keyed.Slot, r keyed.Record) (ke
 	k, ok := d.known[req.ID]
 	d.mu.Unlock()
 	if !ok {
-		if k.end, err = d.deliver(ctx, slot, req, r.Value); err != nil {
+		if k.end, err = d.caught(ctx, slot, req, r.Value); err != nil {
 			return keyed.Output{}, fmt.Errorf("deliver %s: %w", req.ID, err)
 		}
 		k.at = d.now()
@@ -170,6 +170,17 @@ func (d *delivery) one(ctx context.Context, slot keyed.Slot, r keyed.Record) (ke
 		return keyed.Output{}, err
 	}
 	return keyed.Output{Topic: d.topics.ActivationsSettled(), Key: string(r.Key), Headers: headers(req.Brand), Value: b}, nil
+}
+
+// caught is deliver; a panic of a channel ends this message only. Whether it was taken nobody can tell.
+func (d *delivery) caught(ctx context.Context, slot keyed.Slot, req *journey.Request, payload []byte) (e end, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			d.log.Error("delivery panicked", zap.String("message", req.ID), zap.String("channel", req.Channel), zap.Any("panic", v), zap.Stack("stack"))
+			e, err = end{Outcome: journey.Unknown, Reason: journey.ReasonCrash}, nil
+		}
+	}()
+	return d.deliver(ctx, slot, req, payload)
 }
 
 // deliver tries until there is an end. An error leaves the message to a later call.

@@ -122,6 +122,24 @@ func TestDeliveredOnce(t *testing.T) {
 	require.Empty(t, d.known)
 }
 
+// A channel that panics on a message ends that one, with an end that says what is known: nothing. A panic in a
+// goroutine of Plan would end the process, and the next one would meet the message again.
+func TestPanicOfAChannelEndsItsMessageOnly(t *testing.T) {
+	e := newEnv(t)
+	c := &channel{}
+	c.during = func() {
+		if c.got[len(c.got)-1].ID == "m2" {
+			panic("a defect")
+		}
+	}
+	d := e.deliverer(c)
+	got := plan(t, d, e.request("m1"), e.request("m2"), e.request("m3"))
+	require.Equal(t, []string{"delivered/sent", "unknown/crash_during_send", "delivered/sent"}, []string{how(got[0]), how(got[1]), how(got[2])})
+	require.Equal(t, "unknown/crash_during_send", how(plan(t, d, e.request("m2"))[0]))
+	require.Equal(t, "unknown/crash_during_send", how(plan(t, e.deliverer(c), e.request("m2"))[0]), "its mark stands: nobody tries it again")
+	require.Len(t, c.got, 3)
+}
+
 // A process dies while it hands a message over.
 func TestCrashDuringSend(t *testing.T) {
 	for _, idempotent := range []bool{false, true} {
