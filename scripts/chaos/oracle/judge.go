@@ -120,6 +120,7 @@ func (j *judge) one(id, message string, a *demo.Action, must bool, stored, rejec
 			promise = "P3"
 		}
 		j.Violate(promise, "%s (%s) is stored %d times", id, message, stored)
+		return 1
 	case stored == 1:
 		return 1
 	case must && rejected > 0:
