@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -58,10 +59,25 @@ func (c *chaos) report(v *oracle.Verdict) error {
 	fmt.Printf("strikes of all %d runs in %s:\n", sums.Runs, c.dir)
 	printStrikes(sums.Strikes)
 	if !v.OK() {
-		return fmt.Errorf("%w: the logs are in %s/logs; again with --seed %d", errViolated, c.dir, c.plan.Seed)
+		kept, err := c.keep()
+		return errors.Join(fmt.Errorf("%w: ledger and logs are in %s; again with --seed %d", errViolated, kept, c.plan.Seed), err)
 	}
 	fmt.Println("chaos: every promise was kept")
 	return nil
+}
+
+// keep puts the ledger and the logs of a run that went wrong where the next run does not drop them.
+func (c *chaos) keep() (string, error) {
+	dir := filepath.Join(c.dir, "failed", c.plan.Run)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return dir, fmt.Errorf("keep the logs: %w", err)
+	}
+	for _, name := range []string{"logs", ledger.FileName} {
+		if err := os.Rename(filepath.Join(c.dir, name), filepath.Join(dir, name)); err != nil {
+			return dir, fmt.Errorf("keep the logs: %w", err)
+		}
+	}
+	return dir, nil
 }
 
 // addUp adds the run to the sums, unless this was done before and only the ledger's last line is missing.

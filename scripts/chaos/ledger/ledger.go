@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// fileName is the ledger of the run that is under way, or was the last.
-const fileName = "ledger.jsonl"
+// FileName is the ledger of the run that is under way, or was the last.
+const FileName = "ledger.jsonl"
 
 // Kind says what an entry is.
 type Kind string
@@ -82,7 +82,7 @@ func Open(dir string, fresh bool) (*Ledger, error) {
 	if fresh {
 		mode |= os.O_TRUNC
 	}
-	f, err := os.OpenFile(filepath.Join(dir, fileName), mode, 0o600) //nolint:gosec // the caller's directory
+	f, err := os.OpenFile(filepath.Join(dir, FileName), mode, 0o600) //nolint:gosec // the caller's directory
 	if err != nil {
 		return nil, fmt.Errorf("open the ledger: %w", err)
 	}

@@ -29,7 +29,7 @@ func TestLedgerSurvivesItsProcess(t *testing.T) {
 	require.NoError(t, l.Close())
 	require.Error(t, l.Append(Entry{Kind: Loaded}), "it is closed")
 
-	file := filepath.Join(dir, fileName)
+	file := filepath.Join(dir, FileName)
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(file, append(text, `{"k":"struck","stage":"s","wh`...), 0o600))

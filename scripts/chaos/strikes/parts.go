@@ -85,13 +85,18 @@ func (s *Schedule) pause(ctx context.Context, p *servers.Process, d time.Duratio
 }
 
 // clock steps an instance's clock, until its next step or restart. The collectors' and activators' say when
-// things happened and are due: they stay within what the oracle allows. The others' may be anything.
+// things happened and are due: they stay within what the oracle allows. A collector's is never behind the true time:
+// it would turn the order of what one device did a moment before through the other collector (docs/reliability.md).
+// The others' may be anything.
 func (s *Schedule) clock(x *servers.Service, pause float64) error {
-	most := 10 * time.Minute
-	if x.Stage == "collector" || x.Stage == "activator" {
-		most = 2 * time.Second
+	off := time.Duration((2*pause - 1) * float64(10*time.Minute))
+	switch x.Stage {
+	case "collector":
+		off = time.Duration(pause * float64(2*time.Second))
+	case "activator":
+		off = time.Duration((2*pause - 1) * float64(2*time.Second))
 	}
-	off := time.Duration((2*pause - 1) * float64(most)).Round(time.Second)
+	off = off.Round(time.Second)
 	if err := s.note(x.Stage, Clock, fmt.Sprintf("%s by %s", x.Name, off)); err != nil {
 		return err
 	}
