@@ -162,10 +162,15 @@ func (c *chaos) start(ctx context.Context) (stop func(), err error) {
 			fmt.Fprintln(os.Stderr, "chaos:", err)
 		}
 	})
-	mail := make(chan error, 1)
+	ended := make(chan struct{})
 	mailing, endMail := context.WithCancel(context.WithoutCancel(ctx))
-	go func() { mail <- c.mailbox.Run(mailing) }()
-	closers = append(closers, func() { endMail(); <-mail })
+	go func() {
+		defer close(ended)
+		if err := c.mailbox.Run(mailing); err != nil {
+			fmt.Fprintln(os.Stderr, "chaos:", err)
+		}
+	}()
+	closers = append(closers, func() { endMail(); <-ended })
 	begun := time.Now()
 	if err := c.d.Prepare(ctx); err != nil {
 		return stop, err

@@ -21,8 +21,9 @@ const (
 	Partitions = 4
 	// SessionTimeout is after which silence a member loses its partitions. It is short, so that a run sees many.
 	SessionTimeout = 3 * time.Second
-	// Prefix and Database are those of the deployment.
-	Prefix   = "chaos."
+	// Prefix stands before the deployment's topics and groups.
+	Prefix = "chaos."
+	// Database is the deployment's in ClickHouse.
 	Database = "weft_chaos"
 	// commandLimit bounds a weft command that is run to its end.
 	commandLimit = 3 * time.Minute
