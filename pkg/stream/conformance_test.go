@@ -19,6 +19,13 @@ import (
 
 // conformance is what both brokers, kfake and Apache Kafka, must do with this package.
 func conformance(t *testing.T, brokers []string) {
+	records(t, brokers)
+	t.Run("group", func(t *testing.T) { groupConformance(t, brokers) })
+	t.Run("handover", func(t *testing.T) { handoverConformance(t, brokers) })
+}
+
+// records is the part of conformance that is not about groups.
+func records(t *testing.T, brokers []string) {
 	t.Run("topics", func(t *testing.T) { testTopics(t, brokers) })
 	t.Run("round trip", func(t *testing.T) { testRoundTrip(t, brokers) })
 	t.Run("large", func(t *testing.T) { testLarge(t, brokers) })
@@ -26,9 +33,11 @@ func conformance(t *testing.T, brokers []string) {
 	t.Run("aborted", func(t *testing.T) { testAborted(t, brokers) })
 	t.Run("bounds", func(t *testing.T) { testBounds(t, brokers) })
 	t.Run("empty fetch waits", func(t *testing.T) { testEmptyFetch(t, brokers) })
+	t.Run("many partitions", func(t *testing.T) { testManyPartitions(t, brokers) })
+	t.Run("oversized", func(t *testing.T) { testOversized(t, brokers) })
+	t.Run("idempotent", func(t *testing.T) { testIdempotent(t, brokers) })
+	t.Run("answers lost", func(t *testing.T) { testAnswersLost(t, brokers) })
 	t.Run("batcher", func(t *testing.T) { testBatcher(t, brokers) })
-	t.Run("group", func(t *testing.T) { groupConformance(t, brokers) })
-	t.Run("handover", func(t *testing.T) { handoverConformance(t, brokers) })
 }
 
 func testTopics(t *testing.T, brokers []string) {
@@ -156,7 +165,7 @@ func testCodecs(t *testing.T, brokers []string) {
 		require.NoError(t, k.ProduceSync(ctx, recs...).FirstErr())
 	}
 	for i, codec := range []kafka.Compression{kafka.Gzip, kafka.Snappy, kafka.Lz4, kafka.Zstd} { // snappy: xerial's frames
-		tr := &kafka.Transport{Dial: c.conns.dial}
+		tr := &kafka.Transport{Dial: c.conns.dial, TLS: c.transport.TLS, SASL: c.transport.SASL}
 		w := &kafka.Writer{Addr: kafka.TCP(brokers...), Topic: n, Compression: codec, RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond, Transport: tr}
 		var msgs []kafka.Message
 		for j := range 100 {
@@ -176,7 +185,8 @@ func testAborted(t *testing.T, brokers []string) {
 	c, ctx := client(t, brokers), testContext(t)
 	n := newTopic(t, c, "aborted", 1)
 	txn := func() *kgo.Client {
-		k, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.TransactionalID(name("txn")))
+		k, err := kgo.NewClient(append(accessTo(brokers).kgo,
+			kgo.SeedBrokers(brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.TransactionalID(name("txn")))...)
 		require.NoError(t, err)
 		t.Cleanup(k.Close)
 		return k

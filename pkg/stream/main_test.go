@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -56,11 +57,27 @@ func fake(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 	return cluster
 }
 
-func client(t testing.TB, brokers []string) *Client {
+// access is how brokers that want it are reached: secured, by address.
+var access sync.Map //nolint:gochecknoglobals // of a test run
+
+type secured struct {
+	tls  config.TLS
+	sasl config.SASL
+	kgo  []kgo.Opt
+}
+
+func accessTo(brokers []string) secured {
+	s, _ := access.Load(brokers[0])
+	a, _ := s.(secured)
+	return a
+}
+
+func client(t testing.TB, brokers []string, opts ...Option) *Client {
 	t.Helper()
+	a := accessTo(brokers)
 	c, err := New(config.Kafka{
-		Brokers: brokers, ClientID: "weft-test", SessionTimeout: 6 * time.Second, RebalanceTime: 6 * time.Second,
-	}, zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)))
+		Brokers: brokers, ClientID: "weft-test", SessionTimeout: 6 * time.Second, RebalanceTime: 6 * time.Second, TLS: a.tls, SASL: a.sasl,
+	}, zaptest.NewLogger(t, zaptest.Level(zap.DPanicLevel)), opts...)
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	return c
@@ -70,7 +87,7 @@ func foreign(t testing.TB, brokers []string, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	k, err := kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DisableIdempotentWrite(),
-	}, opts...)...)
+	}, append(opts, accessTo(brokers).kgo...)...)...)
 	require.NoError(t, err)
 	t.Cleanup(k.Close)
 	return k

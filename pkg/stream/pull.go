@@ -53,7 +53,16 @@ type pull struct {
 	items    []pulled
 	throttle time.Duration
 	code     int16 // of the answer as a whole
+	until    until
 }
+
+// until is a context with a deadline for the connection, which keeps it; there is no timer to be made.
+type until struct {
+	context.Context
+	at time.Time
+}
+
+func (u *until) Deadline() (time.Time, bool) { return u.at, true }
 
 // pulled is what one request asks for one fetcher, and then its answer. Its memory goes around: a fetcher has
 // two, one that is read and one that is filled.
@@ -176,9 +185,8 @@ func (q *pull) encode(p *puller, now time.Time) time.Duration {
 
 // run sends a request and hands its answer out.
 func (p *puller) run(q *pull, timeout time.Duration) {
-	ctx, cancel := context.WithTimeout(p.c.base, timeout)
-	defer cancel()
-	_, err := p.c.transport.RoundTrip(ctx, p.c.addr, q)
+	q.until = until{p.c.base, q.sent.Add(timeout)}
+	_, err := p.c.transport.RoundTrip(&q.until, p.c.addr, q)
 	q.metrics.done(err)
 	if err == nil {
 		err = codeError(q.code)

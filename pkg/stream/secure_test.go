@@ -18,6 +18,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/config"
@@ -40,32 +44,40 @@ func selfSigned(t *testing.T) (tls.Certificate, string) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
 }
 
-// The whole way, groups included, over TLS with each log-in.
-func TestTLSAndSASL(t *testing.T) {
+// The suite over TLS with each log-in; handing over partitions is the same there, and takes its time.
+func TestConformanceSecured(t *testing.T) {
 	cert, ca := selfSigned(t)
+	pem, err := os.ReadFile(ca) //nolint:gosec // of this test
+	require.NoError(t, err)
+	pool := x509.NewCertPool()
+	require.True(t, pool.AppendCertsFromPEM(pem))
 	password := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(password, []byte("secret\n"), 0o600))
-	for mechanism, method := range map[string]string{"plain": "PLAIN", "scram-sha-256": "SCRAM-SHA-256", "scram-sha-512": "SCRAM-SHA-512"} {
+	for mechanism, m := range map[string]struct {
+		method string
+		login  sasl.Mechanism
+	}{
+		"plain":         {"PLAIN", plain.Auth{User: "weft", Pass: "secret"}.AsMechanism()},
+		"scram-sha-256": {"SCRAM-SHA-256", scram.Auth{User: "weft", Pass: "secret"}.AsSha256Mechanism()},
+		"scram-sha-512": {"SCRAM-SHA-512", scram.Auth{User: "weft", Pass: "secret"}.AsSha512Mechanism()},
+	} {
 		t.Run(mechanism, func(t *testing.T) {
+			t.Parallel() // much of the suite waits
 			cluster := fake(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}),
-				kfake.EnableSASL(), kfake.Superuser(method, "weft", "secret"))
-			cfg := config.Kafka{
-				Brokers: cluster.ListenAddrs(), SessionTimeout: 6 * time.Second,
-				TLS:  config.TLS{Enabled: true, CAFile: ca},
-				SASL: config.SASL{Mechanism: mechanism, Username: "weft", PasswordFile: password},
+				kfake.EnableSASL(), kfake.Superuser(m.method, "weft", "secret"))
+			brokers := cluster.ListenAddrs()
+			a := secured{
+				tls:  config.TLS{Enabled: true, CAFile: ca},
+				sasl: config.SASL{Mechanism: mechanism, Username: "weft", PasswordFile: password},
+				kgo:  []kgo.Opt{kgo.SASL(m.login), kgo.DialTLSConfig(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12})},
 			}
-			c, err := New(cfg, zap.NewNop())
-			require.NoError(t, err)
-			defer c.Close()
-			n := newTopic(t, c, "secure", 1)
-			require.NoError(t, c.Produce(testContext(t), n, 0, text("x", 2)))
-			require.Len(t, readAll(t, c, n, 0, 0, 2), 2)
-			w := join(t, c, name("group"), n)
-			require.Eventually(t, w.holds(1), patience, 10*time.Millisecond)
-			w.leave(t)
+			access.Store(brokers[0], a)
+			defer access.Delete(brokers[0])
+			records(t, brokers)
+			t.Run("group", func(t *testing.T) { groupConformance(t, brokers) })
 
-			cfg.SASL.Username = "nobody"
-			wrong, err := New(cfg, zap.NewNop())
+			a.sasl.Username = "nobody"
+			wrong, err := New(config.Kafka{Brokers: brokers, TLS: a.tls, SASL: a.sasl}, zap.NewNop())
 			require.NoError(t, err)
 			defer wrong.Close()
 			ctx, cancel := context.WithTimeout(testContext(t), 5*time.Second)
