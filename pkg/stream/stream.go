@@ -13,6 +13,27 @@
 //   - A Claim's commit carries generation and member: a stale owner's commit is refused (ErrFenced). A claim
 //     survives the group's changes as long as its partition stays.
 //
+// # Records in
+//
+//   - A Fetcher is one answer ahead: while its user reads one, the next is on its way into memory of its own
+//     (ahead.go). The two change places, so records are valid until the next Fetch. An answer counts only if it
+//     begins where the fetcher stands; after a damaged batch the fetcher is set back and asks anew.
+//   - The fetchers that want data of a broker at a moment share one Fetch request; those that begin to while it is
+//     on its way share the next, on another connection, once the first has brought something or a millisecond has
+//     passed (pull.go). No fetcher is in two requests, and a wait for an idle partition holds up nobody.
+//   - Errors are a partition's own, and retried by its Fetch; a broker that gives nothing although there is
+//     something, because another partition came first, is asked for more bytes.
+//   - What one Fetch returns, and with it a Fetcher's memory, is bounded (batch.go, parseBytes).
+//
+// # Records out
+//
+//   - A lane per partition holds one request at a time, with a producer id, an epoch and sequence numbers (lane.go).
+//     The same batch is sent until it is acknowledged; the broker stores it once.
+//   - A batch given up ends the epoch: the next one cannot be taken for it, and it cannot come behind the next one.
+//   - OUT_OF_ORDER_SEQUENCE_NUMBER, UNKNOWN_PRODUCER_ID and INVALID_PRODUCER_EPOCH mean that the broker has forgotten
+//     the producer: the batch goes as of a new one, and an error is logged, for records may be gone.
+//     DUPLICATE_SEQUENCE_NUMBER is an acknowledgement.
+//
 // # Groups
 //
 // A group shares the partitions of its topics out among the processes that are its members, by Kafka's group
@@ -34,8 +55,9 @@
 //     while one of the old is in the group, it speaks theirs.
 //
 // kafka-go is used for what it does well: connections, TLS, SASL and discovery of brokers. Its groups
-// stop every partition at each change and know no static members. Records are written and read as raw batches through its transport, because its own readers
-// return aborted transactions as if committed (segmentio/kafka-go#1332).
+// stop every partition at each change and know no static members. Records are written and read as raw batches
+// through its transport, because its own readers return aborted transactions as if committed
+// (segmentio/kafka-go#1332).
 //
 // It must not know what a record means: it knows bytes, keys and headers, no event.
 package stream
