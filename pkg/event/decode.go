@@ -146,15 +146,14 @@ func Complete(item []byte, fill Filling, m Meta) (*Event, error) {
 
 func fromScan(body []byte, list []member, deepest int, m Meta) (*Event, error) {
 	e := &Event{Meta: m, Body: body}
-	var room [24]member
-	if err := e.read(list, deepest, room[:0]); err != nil {
+	if err := e.read(list, deepest, nil); err != nil {
 		return nil, err
 	}
 	return e, nil
 }
 
-// read fills e from the members of its body; room is for those of its context.
-func (e *Event) read(list []member, deepest int, room []member) error {
+// read fills e from the members of its body; r, if any, knows those of its context.
+func (e *Event) read(list []member, deepest int, r *Reader) error {
 	body := e.Body
 	if deepest > MaxDepth {
 		return &Error{Reason: TooDeep, Detail: fmt.Sprintf("nested %d deep, at most %d", deepest, MaxDepth)}
@@ -200,7 +199,7 @@ func (e *Event) read(list []member, deepest int, room []member) error {
 			return err
 		}
 	}
-	if err := e.readContext(room); err != nil {
+	if err := e.readContext(r); err != nil {
 		return err
 	}
 	e.readTimes(&f)
@@ -274,21 +273,31 @@ func object(field string, raw []byte) ([]byte, error) {
 	return raw, nil
 }
 
-func (e *Event) readContext(room []member) error {
+func (e *Event) readContext(r *Reader) error {
 	if e.context == nil {
 		return nil
 	}
-	list, _, err := scanObject(e.context, room)
+	if r != nil {
+		o := r.Context()
+		return e.takeContext(o.b, o.list)
+	}
+	var room [24]member
+	list, _, err := scanObject(e.context, room[:0])
 	if err != nil {
 		return asError(err)
 	}
-	if e.contextTraits, err = object("context.traits", find(e.context, list, "traits")); err != nil {
+	return e.takeContext(e.context, list)
+}
+
+// takeContext reads the members of the context, which stand in b.
+func (e *Event) takeContext(b []byte, list []member) (err error) {
+	if e.contextTraits, err = object("context.traits", find(b, list, "traits")); err != nil {
 		return err
 	}
-	if ids := find(e.context, list, "externalIds"); len(ids) > 0 && ids[0] == '[' {
+	if ids := find(b, list, "externalIds"); len(ids) > 0 && ids[0] == '[' {
 		e.externalIDs = ids
 	}
-	e.historical = string(find(e.context, list, "historical")) == "true"
+	e.historical = string(find(b, list, "historical")) == "true"
 	return nil
 }
 

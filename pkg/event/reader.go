@@ -5,31 +5,56 @@ import (
 	"unsafe"
 )
 
-// Reader decodes one event after another without garbage, for a stage that is done with one before it takes
-// the next. Its zero value is ready. It is for one goroutine.
+// Reader decodes one event after another without garbage and in one pass, for a stage that is done with one
+// before it takes the next. Its zero value is ready. It is for one goroutine.
 type Reader struct {
-	event Event
-	list  []member
-	below []member // of the context
+	event               Event
+	scan                scanner
+	list                []member
+	properties, context Object
 }
 
 // Decode is the function of that name, but the event, and the texts of it, are valid until the next Decode,
 // and only as long as body is as it was.
 func (r *Reader) Decode(body []byte, m Meta) (*Event, error) {
-	list, deepest, err := scanObject(body, r.list[:0])
+	if r.scan.below == nil {
+		r.scan.below = r.below
+	}
+	r.scan.b, r.scan.depth, r.scan.deepest = body, 0, 0
+	r.properties.b, r.context.b = nil, nil
+	list, deepest, err := r.scan.whole(r.list[:0])
 	if err != nil {
 		return nil, asError(err)
 	}
 	r.list = list
-	if r.below == nil {
-		r.below = make([]member, 0, cap(list))
-	}
 	r.event = Event{Meta: m, Body: body, alias: true}
-	if err := r.event.read(list, deepest, r.below); err != nil {
+	if err := r.event.read(list, deepest, r); err != nil {
 		return nil, err
 	}
 	return &r.event, nil
 }
+
+// below has the scanner list the members of properties and context, of the first of that name.
+func (r *Reader) below(key []byte, from int) *[]member {
+	var o *Object
+	switch string(key) {
+	case "properties":
+		o = &r.properties
+	case "context":
+		o = &r.context
+	}
+	if o == nil || o.b != nil {
+		return nil
+	}
+	o.b, o.from, o.list, o.escaped = r.scan.b, from, o.list[:0], o.escaped[:0]
+	return &o.list
+}
+
+// Properties is the members of the properties of the event that was decoded last.
+func (r *Reader) Properties() *Object { return r.properties.settled(r.event.Body, r.event.properties) }
+
+// Context is the members of its context.
+func (r *Reader) Context() *Object { return r.context.settled(r.event.Body, r.event.context) }
 
 // text is textOf, without a copy where e may alias its body.
 func (e *Event) text(raw []byte) string {
@@ -64,7 +89,8 @@ func View(b []byte) string {
 // Object reads the members of objects of decoded events, one object after another, without garbage. Its zero
 // value is ready.
 type Object struct {
-	b       []byte
+	b       []byte // what the members stand in
+	from    int    // where the object begins, if the scanner listed it
 	list    []member
 	escaped []string // names of the last members, where they are written with escapes
 }
@@ -78,22 +104,37 @@ func (o *Object) Read(raw []byte) {
 		return
 	}
 	o.list = list
-	for i := range list {
-		if bytes.IndexByte(o.key(i), '\\') >= 0 {
-			o.last()
-			return
-		}
+	o.last()
+}
+
+// settled is o as the object raw, which the scanner may have listed already.
+func (o *Object) settled(body, raw []byte) *Object {
+	switch {
+	case len(raw) == 0:
+		o.b, o.list, o.escaped = nil, o.list[:0], o.escaped[:0]
+	case o.b == nil || &body[o.from] != &raw[0]:
+		o.Read(raw)
+	case len(o.escaped) == 0:
+		o.last()
 	}
+	return o
 }
 
 // last moves members whose names are written with escapes behind all others: of equal names these count
 // before, as in fastjson.
 func (o *Object) last() {
+	some := false
+	for i := range o.list {
+		some = some || o.list[i].keyEscaped
+	}
+	if !some {
+		return
+	}
 	var plain, escaped []member
 	for i, m := range o.list {
-		if key := o.key(i); bytes.IndexByte(key, '\\') >= 0 {
+		if m.keyEscaped {
 			escaped = append(escaped, m)
-			o.escaped = append(o.escaped, unescape(key))
+			o.escaped = append(o.escaped, unescape(o.key(i)))
 		} else {
 			plain = append(plain, m)
 		}
@@ -114,5 +155,25 @@ func (o *Object) Name(i int) string {
 	return View(o.key(i))
 }
 
-// Raw is the value of member i, as it came.
-func (o *Object) Raw(i int) []byte { return o.b[o.list[i].from:o.list[i].to] }
+// Value is the value of member i.
+func (o *Object) Value(i int) Value {
+	m := &o.list[i]
+	return Value{o.b[m.from:m.to], !m.escaped}
+}
+
+// Value is a member's value as it came.
+type Value struct {
+	Raw   []byte // nil: there is none
+	plain bool   // it has no escapes, if it is a string
+}
+
+// Text is RawText of it.
+func (v Value) Text() string {
+	if v.plain && len(v.Raw) > 0 && v.Raw[0] == '"' {
+		return View(v.Raw[1 : len(v.Raw)-1])
+	}
+	return RawText(v.Raw)
+}
+
+// Absent says that there is no such member, or that it is null.
+func (v Value) Absent() bool { return isNull(v.Raw) }

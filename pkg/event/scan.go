@@ -23,14 +23,20 @@ const maxScanDepth = 1000
 // and ClickHouse.
 type scanner struct {
 	b       []byte
-	depth   int // of the value being scanned
-	deepest int // deepest nesting seen
+	depth   int  // of the value being scanned
+	deepest int  // deepest nesting seen
+	escapes bool // the string scanned last has escapes
+	// below, if any, names the list that the members of a member of the outermost object go to, so that they
+	// need no scan of their own; nil: none.
+	below func(key []byte, from int) *[]member
 }
 
 // member is one name and value of an object: positions in the scanned text.
 type member struct {
-	keyFrom, keyTo int // without quotes, escapes untouched
-	from, to       int // the value
+	keyFrom, keyTo int  // without quotes, escapes untouched
+	from, to       int  // the value
+	keyEscaped     bool // the name has escapes
+	escaped        bool // the value is a string with escapes
 }
 
 type span struct{ from, to int }
@@ -112,12 +118,12 @@ func (s *scanner) object(i int, list *[]member) (int, error) {
 		if i, err = s.text(i); err != nil {
 			return i, err
 		}
-		m.keyTo = i - 1
+		m.keyTo, m.keyEscaped = i-1, s.escapes
 		if i = skipSpace(b, i); i >= len(b) || b[i] != ':' {
 			return i, bad(i, "expected ':' behind a name")
 		}
 		m.from = skipSpace(b, i+1)
-		if i, err = s.value(m.from); err != nil {
+		if i, err = s.memberValue(&m); err != nil {
 			return i, err
 		}
 		m.to = i
@@ -137,6 +143,21 @@ func (s *scanner) object(i int, list *[]member) (int, error) {
 			return i, bad(i, "expected ',' or '}' behind a member")
 		}
 	}
+}
+
+// memberValue scans the value of a member.
+func (s *scanner) memberValue(m *member) (int, error) {
+	if m.from < len(s.b) {
+		switch c := s.b[m.from]; {
+		case c == '"':
+			i, err := s.text(m.from)
+			m.escaped = s.escapes
+			return i, err
+		case c == '{' && s.depth == 1 && s.below != nil && !m.keyEscaped:
+			return s.object(m.from, s.below(s.b[m.keyFrom:m.keyTo], m.from))
+		}
+	}
+	return s.value(m.from)
 }
 
 // array scans the array at i; with a non-nil list it adds the elements to it.
@@ -177,6 +198,7 @@ func (s *scanner) array(i int, list *[]span) (int, error) {
 // text scans the string at i, opening quote included.
 func (s *scanner) text(i int) (int, error) {
 	b := s.b
+	s.escapes = false
 	for j := i + 1; ; {
 		j = plain(b, j)
 		switch {
@@ -187,6 +209,7 @@ func (s *scanner) text(i int) (int, error) {
 		case b[j] != '\\':
 			return j, bad(j, "control character inside a string")
 		}
+		s.escapes = true
 		j++
 		if j >= len(b) {
 			return j, bad(j, "the text ends inside a string")
@@ -289,6 +312,11 @@ func (s *scanner) number(i int) (int, error) {
 // scanObject reads b as one object with nothing but white space around it.
 func scanObject(b []byte, list []member) (_ []member, deepest int, err error) {
 	s := scanner{b: b}
+	return s.whole(list)
+}
+
+func (s *scanner) whole(list []member) (_ []member, deepest int, err error) {
+	b := s.b
 	i := skipSpace(b, 0)
 	if i >= len(b) {
 		return nil, 0, bad(i, "the text is empty")

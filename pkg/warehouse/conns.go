@@ -17,8 +17,9 @@ const (
 	// maxInsertBytes is how many bytes of blocks may be on their way at once. A connection copies a block, and
 	// compresses it into memory of the same size at worst; a larger block goes alone.
 	maxInsertBytes = 16 << 20
-	// maxHeldBytes is how much of that memory the idle connections keep for the next blocks.
-	maxHeldBytes = 2 * maxInsertBytes
+	// maxHeldBytes is how much of that memory the idle connections keep for the next blocks: one of the largest
+	// blocks, with what its rows take beyond their records, twice.
+	maxHeldBytes = 5 * maxInsertBytes / 2
 	// maxIdle is how long a connection may lie idle and still be used: servers and proxies end those that
 	// rest for long, and an insert would be the first to find out.
 	maxIdle = time.Minute

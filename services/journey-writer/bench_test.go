@@ -28,6 +28,24 @@ func BenchmarkRows(b *testing.B) {
 	}
 }
 
+// A row is made without garbage, once the memory of its block is there.
+func TestRowsAreMadeWithoutGarbage(t *testing.T) {
+	rows := newRows(kindEvents, "t", &nowhere{}, time.Now, func(table) {}, func() {})
+	r := record(person, shopEvent, topic.Header{Key: topic.HeaderPosition, Value: []byte("identity-stitcher:1:1")})
+	fill := func() {
+		for range 2000 {
+			if err := rows.add(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rows.reset()
+	}
+	fill()
+	if allocs := testing.AllocsPerRun(5, fill); allocs > 2*55 { // the words of each column's dictionary
+		t.Fatalf("%v allocations for 2,000 rows", allocs)
+	}
+}
+
 func BenchmarkRowsFloor(b *testing.B) {
 	var p fastjson.Parser
 	b.ReportAllocs()

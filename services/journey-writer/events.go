@@ -23,11 +23,11 @@ type eventRows struct {
 	redirects  adder[warehouse.Redirect]
 
 	// What a row is made with, to be used again for the next: anything else would be garbage after each.
-	reader         event.Reader
-	object, nested event.Object
-	row            warehouse.Event
-	library        []byte
-	devices        map[string]string // by user agent
+	reader  event.Reader
+	nested  event.Object
+	row     warehouse.Event
+	library []byte
+	devices map[string]string // by user agent
 }
 
 func (t *eventRows) read(r *stream.Record, m event.Meta) error {
@@ -97,7 +97,7 @@ func (t *eventRows) readEvent(r *stream.Record, m event.Meta) error {
 		row.Faults = append(row.Faults, "timestamp")
 	}
 	t.readProperties(e)
-	t.readContext(e)
+	t.readContext()
 	t.readAddress(e)
 	t.events.Add(row)
 	return nil
@@ -109,10 +109,9 @@ func (t *eventRows) readProperties(e *event.Event) {
 	var f struct {
 		order, checkout, cart, product, category, currency, price, quantity, value, revenue, total, url, path, referrer, title raw
 	}
-	o := &t.object
-	o.Read(e.RawProperties())
+	o := t.reader.Properties()
 	for i := range o.Len() {
-		v := o.Raw(i)
+		v := o.Value(i)
 		switch o.Name(i) {
 		case "order_id":
 			f.order.first(v)
@@ -147,26 +146,25 @@ func (t *eventRows) readProperties(e *event.Event) {
 		}
 	}
 	row := &t.row
-	row.OrderID, row.CheckoutID, row.CartID = f.order.text(), f.checkout.text(), f.cart.text()
-	row.ProductID, row.Category = f.product.text(), f.category.text()
-	row.Currency = currency(f.currency.text())
-	row.Price = money(f.price, "price", &row.Faults)
-	row.Quantity = money(f.quantity, "quantity", &row.Faults)
-	row.Value = money(f.value, "value", &row.Faults)
-	row.Revenue = money(f.revenue, "revenue", &row.Faults)
-	row.Total = money(f.total, "total", &row.Faults)
+	row.OrderID, row.CheckoutID, row.CartID = f.order.Text(), f.checkout.Text(), f.cart.Text()
+	row.ProductID, row.Category = f.product.Text(), f.category.Text()
+	row.Currency = currency(f.currency.Text())
+	row.Price = money(f.price.Value, "price", &row.Faults)
+	row.Quantity = money(f.quantity.Value, "quantity", &row.Faults)
+	row.Value = money(f.value.Value, "value", &row.Faults)
+	row.Revenue = money(f.revenue.Value, "revenue", &row.Faults)
+	row.Total = money(f.total.Value, "total", &row.Faults)
 	if e.Type == event.Page || e.Type == event.Screen {
-		row.URL, row.Path, row.Referrer, row.Title = f.url.text(), f.path.text(), f.referrer.text(), f.title.text()
+		row.URL, row.Path, row.Referrer, row.Title = f.url.Text(), f.path.Text(), f.referrer.Text(), f.title.Text()
 	}
 }
 
 // readContext fills the columns of page, campaign, device and library.
-func (t *eventRows) readContext(e *event.Event) {
+func (t *eventRows) readContext() {
 	var f struct{ page, campaign, device, agent, os, app, locale, ip, library raw }
-	o, row := &t.object, &t.row
-	o.Read(e.RawContext())
+	o, row := t.reader.Context(), &t.row
 	for i := range o.Len() {
-		v := o.Raw(i)
+		v := o.Value(i)
 		switch o.Name(i) {
 		case "page":
 			f.page.first(v)
@@ -194,17 +192,17 @@ func (t *eventRows) readContext(e *event.Event) {
 	orElse(&row.Referrer, page[2])
 	orElse(&row.Title, page[3])
 	campaign := t.below(f.campaign, "source", "medium", "name", "term", "content")
-	row.UTMSource, row.UTMMedium, row.UTMCampaign = campaign[0].text(), campaign[1].text(), campaign[2].text()
-	row.UTMTerm, row.UTMContent = campaign[3].text(), campaign[4].text()
+	row.UTMSource, row.UTMMedium, row.UTMCampaign = campaign[0].Text(), campaign[1].Text(), campaign[2].Text()
+	row.UTMTerm, row.UTMContent = campaign[3].Text(), campaign[4].Text()
 	campaignOfURL(row)
-	if row.DeviceType = deviceName(t.below(f.device, "type")[0].text()); row.DeviceType == "" {
-		row.DeviceType = t.deviceOf(f.agent.text())
+	if row.DeviceType = deviceName(t.below(f.device, "type")[0].Text()); row.DeviceType == "" {
+		row.DeviceType = t.deviceOf(f.agent.Text())
 	}
-	row.OS, row.App = t.below(f.os, "name")[0].text(), t.below(f.app, "name")[0].text()
-	row.Locale, row.IP = f.locale.text(), f.ip.text()
+	row.OS, row.App = t.below(f.os, "name")[0].Text(), t.below(f.app, "name")[0].Text()
+	row.Locale, row.IP = f.locale.Text(), f.ip.Text()
 	library := t.below(f.library, "name", "version")
-	row.Library = library[0].text()
-	if v := library[1].text(); row.Library != "" && v != "" {
+	row.Library = library[0].Text()
+	if v := library[1].Text(); row.Library != "" && v != "" {
 		t.library = append(append(append(t.library[:0], row.Library...), '/'), v...)
 		row.Library = event.View(t.library)
 	}
@@ -212,13 +210,13 @@ func (t *eventRows) readContext(e *event.Event) {
 
 // below finds members of an object, at most five.
 func (t *eventRows) below(object raw, names ...string) (found [5]raw) {
-	if len(object) == 0 || object[0] != '{' {
+	if len(object.Raw) == 0 || object.Raw[0] != '{' {
 		return found
 	}
-	t.nested.Read(object)
+	t.nested.Read(object.Raw)
 	for i := range t.nested.Len() {
 		if at := slices.Index(names, t.nested.Name(i)); at >= 0 {
-			found[at].first(t.nested.Raw(i))
+			found[at].first(t.nested.Value(i))
 		}
 	}
 	return found
@@ -230,11 +228,11 @@ func (t *eventRows) readAddress(e *event.Event) {
 	if !bytes.Contains(traits, []byte("address")) {
 		return
 	}
-	t.object.Read(traits)
-	for i := range t.object.Len() {
-		if t.object.Name(i) == "address" {
-			if v := t.object.Raw(i); v[0] != 'n' {
-				t.row.Address = v
+	t.nested.Read(traits)
+	for i := range t.nested.Len() {
+		if t.nested.Name(i) == "address" {
+			if v := t.nested.Value(i); !v.Absent() {
+				t.row.Address = v.Raw
 			}
 			return
 		}
@@ -256,21 +254,19 @@ func (t *eventRows) deviceOf(userAgent string) string {
 	return device
 }
 
-// raw is a member's value as it came; nil: there is none.
-type raw []byte
+// raw is a member's value as it came.
+type raw struct{ event.Value }
 
 // first takes v unless there was one before it.
-func (r *raw) first(v []byte) {
-	if *r == nil {
-		*r = v
+func (r *raw) first(v event.Value) {
+	if r.Raw == nil {
+		r.Value = v
 	}
 }
-
-func (r raw) text() string { return event.RawText(r) }
 
 // orElse fills what is still empty.
 func orElse(to *string, v raw) {
 	if *to == "" {
-		*to = v.text()
+		*to = v.Text()
 	}
 }

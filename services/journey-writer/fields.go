@@ -29,14 +29,14 @@ func inRange(t time.Time) time.Time {
 	return t
 }
 
-// money reads a raw number into Decimal(18,4): none if it is absent or null; none with the field's name among
+// money reads a number into Decimal(18,4): none if it is absent or null; none with the field's name among
 // faults if it does not fit.
-func money(raw []byte, field string, faults *[]string) warehouse.Amount {
-	if len(raw) == 0 || raw[0] == 'n' {
+func money(v event.Value, field string, faults *[]string) warehouse.Amount {
+	if v.Absent() {
 		return warehouse.Amount{}
 	}
-	text := event.RawText(raw)
-	if text == "" && raw[0] == '"' { // "": some senders' null
+	text := v.Text()
+	if text == "" && v.Raw[0] == '"' { // "": some senders' null
 		return warehouse.Amount{}
 	}
 	units, err := commerce.ParseUnits(text)
@@ -53,7 +53,7 @@ func moneyIn(v *fastjson.Value, field string, faults *[]string) warehouse.Amount
 	if x == nil {
 		return warehouse.Amount{}
 	}
-	return money(x.MarshalTo(nil), field, faults)
+	return money(event.Value{Raw: x.MarshalTo(nil)}, field, faults)
 }
 
 // currency is the code in upper case.
