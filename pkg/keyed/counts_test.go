@@ -12,12 +12,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
-	"go.uber.org/zap"
 )
 
 // wire counts what goes to Redis: commands by name, and turns from writing to reading.

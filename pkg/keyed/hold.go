@@ -79,12 +79,12 @@ func (h *hold) clear() time.Duration {
 	return time.Since(h.began)
 }
 
-// now says why and since when the partition is held; ok is false if it is not.
-func (h *hold) now() (reason string, since time.Time, err error, ok bool) {
+// now says why and since when the partition is held; ok is false if it is not. err is what holds it, if it was one.
+func (h *hold) now() (reason string, since time.Time, ok bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.reason != "" {
-		return h.reason, h.began, h.err, true
+		return h.reason, h.began, true, h.err
 	}
 	for _, w := range []struct {
 		what     waiting
@@ -95,10 +95,10 @@ func (h *hold) now() (reason string, since time.Time, err error, ok bool) {
 		{waitFetch, holdKafka, kafkaPatience}, {waitFence, holdFence, fencePatience},
 	} {
 		if t := h.since[w.what]; !t.IsZero() && time.Since(t) > w.patience {
-			return w.reason, t, nil, true
+			return w.reason, t, true, nil
 		}
 	}
-	return "", time.Time{}, nil, false
+	return "", time.Time{}, false, nil
 }
 
 // Sources of errors, by which a hold tells what it is that does not answer.
@@ -152,7 +152,7 @@ func (h *holds) Collect(ch chan<- prometheus.Metric) {
 	h.s.mu.Lock()
 	defer h.s.mu.Unlock()
 	for _, w := range h.s.workers {
-		if reason, since, _, ok := w.hold.now(); ok {
+		if reason, since, ok, _ := w.hold.now(); ok {
 			ch <- prometheus.MustNewConstMetric(h.desc, prometheus.GaugeValue, float64(since.UnixMilli())/1000, w.label, reason)
 		}
 	}
@@ -160,7 +160,7 @@ func (h *holds) Collect(ch chan<- prometheus.Metric) {
 
 // text is a hold in words; "" for none, and for one that only timers notice.
 func (h *hold) text() string {
-	reason, since, err, ok := h.now()
+	reason, since, ok, err := h.now()
 	if !ok || reason == holdFence {
 		return ""
 	}

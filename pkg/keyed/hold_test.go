@@ -102,16 +102,16 @@ func TestWaitInsideACallIsAHold(t *testing.T) {
 	}{{waitFetch, holdKafka}, {waitSend, holdKafka}, {waitRecover, holdRecovering}, {waitFence, holdFence}} {
 		var h hold
 		h.wait(x.what, time.Now())
-		_, _, _, ok := h.now()
+		_, _, ok, _ := h.now()
 		require.False(t, ok, "it is not long yet")
 		h.wait(x.what, long)
-		reason, since, _, ok := h.now()
+		reason, since, ok, _ := h.now()
 		require.True(t, ok)
 		require.Equal(t, x.want, reason)
 		require.Equal(t, long, since)
 		require.Equal(t, x.what == waitFence, h.text() == "", "what waits for the fence is ready for all else")
 		h.wait(x.what, time.Time{})
-		_, _, _, ok = h.now()
+		_, _, ok, _ = h.now()
 		require.False(t, ok)
 	}
 }

@@ -117,7 +117,7 @@ func parseMeta(vs []store.Value) (meta, error) {
 		return m, fmt.Errorf("slot meta has %d fields: %w", len(vs), errCorrupt)
 	}
 	_, marked := vs[7].Text()
-	if v := vs[5].Int(); v > slotVersion && !(marked && v == rebuildVersion) {
+	if v := vs[5].Int(); v > slotVersion && (!marked || v != rebuildVersion) {
 		return m, fmt.Errorf("%w: slot version %d, known %d", ErrNewerState, v, slotVersion)
 	}
 	_, has := vs[0].Text()
