@@ -55,7 +55,9 @@ func TestMutationsAreCaught(t *testing.T) {
 func how(out string) string {
 	if i := strings.Index(out, "--- FAIL: TestTen/"); i >= 0 {
 		line, _, _ := strings.Cut(out[i:], "\n")
-		return "caught by " + line
+		_, why, _ := strings.Cut(out, "Should be empty, but was [")
+		why, _, _ = strings.Cut(why, "\n")
+		return "caught by " + line + ": " + why
 	}
 	if m := caughtLine.FindStringSubmatch(out); m != nil {
 		return "caught after " + m[1] + " schedules: " + m[2] + ": " + m[3]

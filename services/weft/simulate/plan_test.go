@@ -107,7 +107,7 @@ func (w *world) judge(p *process, m *message, n string) verdict {
 		there: w.between(wayLeast, wayMost, p.name, m.label, n, "there"),
 		back:  w.between(wayLeast, wayMost, p.name, m.label, n, "back"),
 	}
-	if w.script != nil {
+	if w.script != nil && !p.safe {
 		w.script(p, m, &v)
 		return v
 	}
