@@ -180,6 +180,30 @@ func TestWhatMayBeIsNoFault(t *testing.T) {
 	require.True(t, w.judge().OK(), "it may have been taken all the same")
 }
 
+// Who went on with a cart after a pause longer than the delay, because nobody was there to act, may be written to twice.
+func TestACartMayBeDueTwiceAfterAPause(t *testing.T) {
+	w := newWorld(t)
+	r := w.facts.Receipts[w.find(t, delivered)]
+	r.Receipt, r.Message = "another receipt", "another message"
+	w.facts.Receipts = append(w.facts.Receipts, r)
+	w.book.Mails = append(w.book.Mails, ledger.Mail{Message: r.Message})
+	require.Contains(t, w.judge().Violations(), "P7")
+	for i := range w.visitors {
+		v := &w.visitors[i]
+		if !slices.ContainsFunc(v.Carts, func(c demo.Cart) bool { return c.ID == r.Cart }) {
+			continue
+		}
+		actions := v.Parts[0].Actions
+		k := slices.IndexFunc(actions, func(a demo.Action) bool { return a.Cart == r.Cart })
+		for n := k + 1; n < len(actions); n++ {
+			id := load.ID(v.N, 0, n)
+			w.book.Done[id], w.book.Acked[id] = w.book.Done[id].Add(time.Minute), w.book.Acked[id].Add(time.Minute)
+		}
+		require.Less(t, k+1, len(actions), "the visitor must have gone on")
+	}
+	require.True(t, w.judge().OK(), "%v", w.judge().violations)
+}
+
 func (w *world) resent(message string) bool {
 	found := false
 	(&judge{visitors: w.visitors}).each(func(_ *demo.Visitor, _ string, a *demo.Action) {
