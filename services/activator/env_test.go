@@ -173,7 +173,7 @@ func (e *env) merge(loser, winner string) {
 		Cause: identity.Cause{Source: "test", MessageID: "m", Rule: identity.RuleSameEvent, Time: e.now()},
 	}.Encode()
 	require.NoError(e.t, err)
-	e.record(loser, topic.KindMerge, event.Meta{}, string(b))
+	e.record(loser, topic.KindMerge, event.Meta{MessageID: "m", ReceivedAt: e.now()}, string(b))
 }
 
 // reachable makes a person with an address and consent; shops puts something into their cart.
