@@ -26,11 +26,11 @@ type candidate struct {
 }
 
 // key orders candidates: a restart must not change the order of static members.
-func (c *candidate) key() string {
-	if c.instance != "" {
-		return c.instance
+func (m *candidate) key() string {
+	if m.instance != "" {
+		return m.instance
 	}
-	return c.id
+	return m.id
 }
 
 // share is what one member is told: the partitions that are its own now, and those that it must give up

@@ -112,13 +112,8 @@ func (m *member) mustJoin() bool {
 	return m.again
 }
 
-// rejoin asks run to join again, if the generation that there was reason to leave is still the current one.
-func (m *member) rejoin(generation int32) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.rejoinLocked(generation)
-}
-
+// rejoinLocked asks run to join again, if the generation that there was reason to leave is still the current one.
+// mu is held.
 func (m *member) rejoinLocked(generation int32) {
 	if m.joining || m.again || generation != m.me.generation {
 		return

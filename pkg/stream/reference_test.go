@@ -20,7 +20,7 @@ func memberships() map[string]runGroup {
 }
 
 // runReference is RunGroup by kafka.ConsumerGroup: one generation after the other, claims that end with it.
-func runReference(c *Client, ctx context.Context, opt GroupOptions, own own) error {
+func runReference(c *Client, ctx context.Context, opt GroupOptions, own own) error { //nolint:revive // like the method (*Client).RunGroup
 	log := c.log.With(zap.String("group", opt.Group))
 	var pause backoff
 	for c.awaitTopics(ctx, log, opt.Topics) {
