@@ -63,10 +63,10 @@ func packNodes(texts []string) ([]byte, error) {
 		}
 		nodes[i] = n
 	}
-	return pack(nodes), nil
+	return packIDs(nodes), nil
 }
 
-func pack(nodes []Node) []byte {
+func packIDs(nodes []Node) []byte {
 	slices.SortFunc(nodes, Node.Compare)
 	b := make([]byte, 0, len(nodes)*nodeBytes)
 	for _, n := range slices.Compact(nodes) {
@@ -84,7 +84,7 @@ func (r *Restore) Roots() (int, error) {
 		components[root] = append(components[root], n)
 	}
 	for root, nodes := range components {
-		if err := r.write(root, &value{members: pack(append(nodes, root))}); err != nil {
+		if err := r.write(root, &value{members: packIDs(append(nodes, root))}); err != nil {
 			return 0, err
 		}
 	}
