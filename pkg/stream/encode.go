@@ -87,12 +87,12 @@ func (e *encoder) batch(l *lane, recs []Record, now time.Time) int {
 	b[atMagic] = magicV2
 	b[atAttributes+1] = byte(codec)
 	binary.BigEndian.PutUint32(b[atLastDelta:], u32(n-1))
-	ms := uint64(now.UnixMilli()) //nolint:gosec // bits
+	ms := uint64(now.UnixMilli())
 	binary.BigEndian.PutUint64(b[atFirstTime:], ms)
 	binary.BigEndian.PutUint64(b[atMaxTime:], ms)
-	binary.BigEndian.PutUint64(b[atProducer:], uint64(l.producer))   //nolint:gosec // bits
-	binary.BigEndian.PutUint16(b[atEpoch:], uint16(l.epoch))         //nolint:gosec // bits
-	binary.BigEndian.PutUint32(b[atSequence:], u32(int(l.sequence))) //nolint:gosec // bits
+	binary.BigEndian.PutUint64(b[atProducer:], uint64(l.producer)) //nolint:gosec // bits
+	binary.BigEndian.PutUint16(b[atEpoch:], uint16(l.epoch))       //nolint:gosec // bits
+	binary.BigEndian.PutUint32(b[atSequence:], u32(int(l.sequence)))
 	binary.BigEndian.PutUint32(b[atCount:], u32(n))
 	binary.BigEndian.PutUint32(b[atCRC:], crc32.Checksum(b[atAttributes:], castagnoli))
 	return n
@@ -164,7 +164,7 @@ func putBytes(b []byte, at int, v []byte) int {
 // putInt writes a varint that is not negative.
 func putInt(b []byte, at, n int) int {
 	if n < 1<<6 {
-		b[at] = byte(n << 1)
+		b[at] = byte(n << 1) //nolint:gosec // below 1<<7
 		return at + 1
 	}
 	return at + binary.PutVarint(b[at:], int64(n))
