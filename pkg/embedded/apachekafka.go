@@ -89,15 +89,21 @@ func (p *Parts) startRealKafka(ctx context.Context, dir string, ports *ports) er
 	})
 }
 
+// KafkaClusterID makes an id for a new cluster, in Kafka's form of a UUID. It never begins with a dash, which one in
+// 64 would: the tool that formats the storage takes that for an option.
+func KafkaClusterID() string {
+	id := uuid.New()
+	id[0] &= 0x7f
+	return base64.RawURLEncoding.EncodeToString(id[:])
+}
+
 // formatKafka prepares the storage, once.
 func formatKafka(ctx context.Context, java, classes, properties, logs string) error {
 	if _, err := os.Stat(filepath.Join(logs, "meta.properties")); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	id := uuid.New()
-	cluster := base64.RawURLEncoding.EncodeToString(id[:]) // Kafka's form of a UUID
 	//nolint:gosec // Java, and paths of our own
-	cmd := exec.CommandContext(ctx, java, "-cp", classes, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties)
+	cmd := exec.CommandContext(ctx, java, "-cp", classes, "kafka.tools.StorageTool", "format", "-t", KafkaClusterID(), "-c", properties)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("format Kafka's storage: %w: %s", err, strings.TrimSpace(string(out)))
 	}

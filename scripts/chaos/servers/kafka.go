@@ -2,7 +2,6 @@ package servers
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,15 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"github.com/weft-cdp/weft/pkg/embedded"
 )
 
 // Brokers is how many there are: one may be lost, and min.insync.replicas 2 still holds.
 const Brokers = 3
 
-// brokerHeap keeps a broker small; serial collection and the first compiler make it start soon.
+// brokerJVM keeps a broker small; serial collection and the first compiler make it start soon.
 var brokerJVM = []string{"-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}
 
 // brokerProperties is one of three nodes that are broker and controller. Two listeners: DIRECT for each other and
@@ -126,8 +123,7 @@ func (d *Deployment) clusterID() (string, error) {
 	if err == nil {
 		return string(text), nil
 	}
-	id := uuid.New()
-	cluster := base64.RawURLEncoding.EncodeToString(id[:]) // Kafka's form of a UUID
+	cluster := embedded.KafkaClusterID()
 	if err := os.WriteFile(file, []byte(cluster), 0o600); err != nil {
 		return "", fmt.Errorf("prepare Apache Kafka: %w", err)
 	}
