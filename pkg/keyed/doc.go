@@ -46,6 +46,7 @@
 //   - A record on which the fold panics, or behind which the state can not be encoded or is too large, is
 //     found by folding its key anew, and goes to events.rejected; all others of the batch stand. A Planner
 //     that panics is asked for halves, down to that record.
+//   - An output that Kafka refuses for its size goes to events.rejected, shortened, under its number (refuse.go).
 //   - A timer that panics is put off in the index, longer each time. Its state is untouched, so that it
 //     still fires at most once, behind a fence of then (P6), and has its receipt when it can (P7).
 //   - A payload that can not be merged stays in its frozen key, its move in the slot, and all later moves
@@ -64,7 +65,7 @@
 // # Where to read on
 //
 // stage.go runs the workers of a process; worker.go is one partition's loop, recover.go its beginning and
-// its tidying, intake.go and pump.go what comes in, publish.go what goes out, slot.go and commit.lua what is
+// its tidying, intake.go and pump.go what comes in, publish.go and refuse.go what goes out, slot.go and commit.lua what is
 // written. fold.go and foldkey.go decide by a Fold, plan.go by a Planner; move.go and stuck.go bring moves
 // home; timers.go and fence.go hold timers back; cell.go and encode.go are the bytes in Redis; rebuild.go,
 // refold.go, restore.go and past.go fold history again.

@@ -168,7 +168,8 @@ var (
 )
 
 // Reject turns a poison record into an output to events.rejected: the bytes and headers as they came, the
-// reason (a stable code) and the error in words. It is published exactly once in effect like any output.
+// reason (a stable code) and the error in words, cut where Kafka would refuse more. It is published exactly once
+// in effect like any output.
 func Reject(r Record, stage, reason string, err error, t topic.Set) Output {
 	origin := r.Topic + ":" + strconv.Itoa(r.Partition) + ":" + strconv.FormatInt(r.Offset, 10)
 	hs := make([]topic.Header, 0, len(r.Headers)+4)
@@ -177,15 +178,6 @@ func Reject(r Record, stage, reason string, err error, t topic.Set) Output {
 			hs = append(hs, h)
 		}
 	}
-	return Output{
-		Topic: t.EventsRejected(),
-		Key:   string(r.Key),
-		Value: r.Value,
-		Headers: append(hs,
-			topic.Header{Key: topic.HeaderReason, Value: []byte(reason)},
-			topic.Header{Key: topic.HeaderError, Value: []byte(err.Error())},
-			topic.Header{Key: topic.HeaderService, Value: []byte(stage)},
-			topic.Header{Key: topic.HeaderOrigin, Value: []byte(origin)},
-		),
-	}
+	hs = append(hs, reasons(reason, stage, origin, err)...)
+	return Output{Topic: t.EventsRejected(), Key: string(r.Key), Value: fitted(r.Key, r.Value, hs), Headers: hs}
 }

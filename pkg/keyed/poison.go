@@ -27,6 +27,8 @@ const (
 	ReasonStateUnencodable = "state_unencodable"
 	// ReasonStateUnreadable: the state of the record's key can not be decoded.
 	ReasonStateUnreadable = "state_unreadable"
+	// ReasonOutputTooLarge: Kafka refuses an output for its size. What is left of it is on events.rejected.
+	ReasonOutputTooLarge = "output_too_large"
 
 	// What else weft_stage_poison_total counts by; these do not reject a record.
 	reasonTimerPanic  = "timer_panic"
@@ -37,7 +39,7 @@ const (
 // poisonReasons are the values of the label reason of weft_stage_poison_total.
 var poisonReasons = []string{
 	ReasonInvalidHeader, ReasonInvalidMerge, ReasonFoldPanic, ReasonPlanPanic, ReasonStateTooLarge,
-	ReasonStateUnencodable, ReasonStateUnreadable, reasonTimerPanic, reasonMergePanic, reasonFreezePanic,
+	ReasonStateUnencodable, ReasonStateUnreadable, ReasonOutputTooLarge, reasonTimerPanic, reasonMergePanic, reasonFreezePanic,
 }
 
 // PanicError is a panic of a fold or planner, caught. What can not be caught (a deadlock, a concurrent map

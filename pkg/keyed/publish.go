@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -86,36 +87,43 @@ type publisher struct {
 	bytes   []byte
 }
 
-// publishTopic is what a batch publishes to one topic, by partition.
+// publishTopic is what a batch publishes to one topic, by partition: records, and which outputs they are.
 type publishTopic struct {
 	name string
 	recs [][]stream.Record
+	outs [][]int
+}
+
+// insert puts a record behind those of earlier outputs.
+func (t *publishTopic) insert(p, out int, rec stream.Record) {
+	at, _ := slices.BinarySearch(t.outs[p], out)
+	t.recs[p], t.outs[p] = slices.Insert(t.recs[p], at, rec), slices.Insert(t.outs[p], at, out)
 }
 
 func (p *publisher) reset() {
 	for i := range p.topics {
 		for j, recs := range p.topics[i].recs {
 			clear(recs)
-			p.topics[i].recs[j] = recs[:0]
+			p.topics[i].recs[j], p.topics[i].outs[j] = recs[:0], p.topics[i].outs[j][:0]
 		}
 	}
 	clear(p.headers)
 	p.headers, p.bytes = p.headers[:0], p.bytes[:0]
 }
 
-// to is where the records for a partition of a topic are gathered.
-func (p *publisher) to(name string, partition, partitions int) *[]stream.Record {
+// to is where the records for a topic are gathered.
+func (p *publisher) to(name string, partitions int) *publishTopic {
 	for i := range p.topics {
 		if p.topics[i].name == name {
-			return &p.topics[i].recs[partition]
+			return &p.topics[i]
 		}
 	}
-	p.topics = append(p.topics, publishTopic{name, make([][]stream.Record, partitions)})
-	return &p.topics[len(p.topics)-1].recs[partition]
+	p.topics = append(p.topics, publishTopic{name, make([][]stream.Record, partitions), make([][]int, partitions)})
+	return &p.topics[len(p.topics)-1]
 }
 
-// add gathers one output; in is the record that it passes through.
-func (p *publisher) add(o *Output, in *Record, source string, seq int64, partitions int) {
+// add gathers output i, whose number is seq; in is the record that it passes through.
+func (p *publisher) add(o *Output, in *Record, source string, i int, seq int64, partitions int) {
 	from, at := len(p.headers), len(p.bytes)
 	val := o.Value
 	if o.PassThrough {
@@ -136,8 +144,9 @@ func (p *publisher) add(o *Output, in *Record, source string, seq int64, partiti
 	p.bytes = append(p.bytes, o.Key...)
 	key := p.bytes[at:len(p.bytes):len(p.bytes)]
 	p.headers = append(append(p.headers, o.Headers...), topic.Header{Key: topic.HeaderPosition, Value: pos})
-	recs := p.to(o.Topic, topic.Partition(key, partitions), partitions)
-	*recs = append(*recs, stream.Record{Key: key, Value: val, Headers: p.headers[from:len(p.headers):len(p.headers)]})
+	t, at := p.to(o.Topic, partitions), topic.Partition(key, partitions)
+	t.recs[at] = append(t.recs[at], stream.Record{Key: key, Value: val, Headers: p.headers[from:len(p.headers):len(p.headers)]})
+	t.outs[at] = append(t.outs[at], i)
 }
 
 func named(hs []topic.Header, key string) bool {
@@ -166,34 +175,70 @@ func (w *worker) publish(ctx context.Context, outs []Output, first int64, at fun
 				return fmt.Errorf("output %d passes offset %d through, which is not at hand", seq, o.Offset)
 			}
 		}
-		w.pubs.add(o, in, source, seq, w.s.opt.Topics.Partitions)
+		w.pubs.add(o, in, source, i, seq, w.s.opt.Topics.Partitions)
 	}
 	w.hold.wait(waitSend, time.Now())
 	defer w.hold.wait(waitSend, time.Time{})
-	if err := w.send(ctx); err != nil {
+	refused, err := w.send(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errKafka, err)
+	}
+	w.reject(refused, outs, source, first)
+	if err := w.sendRejected(ctx); err != nil {
 		return fmt.Errorf("%w: %w", errKafka, err)
 	}
 	w.s.metrics.outputs.Add(float64(len(outs)))
+	for i := range refused { // these the decider must not take for published
+		if i == 0 {
+			outs = slices.Clone(outs)
+		}
+		outs[refused[i].out].Topic = w.s.opt.Topics.EventsRejected()
+	}
 	return w.s.dec.published(ctx, w.slot, outs)
 }
 
-// send produces what was gathered. After an error, nothing later is sent by this owner before the whole outbox
-// was read and sent anew, so that no gap can open.
-func (w *worker) send(ctx context.Context) error {
+// send produces what was gathered, but for events.rejected: what is refused for its size goes there, in its order
+// among the others. After an error, nothing later is sent by this owner before the whole outbox was read and sent
+// anew, so that no gap can open.
+func (w *worker) send(ctx context.Context) ([]refusal, error) {
+	var mu sync.Mutex
+	var refused []refusal
+	err := w.sides(func(t *publishTopic) bool { return t.name != w.s.opt.Topics.EventsRejected() }, func(t *publishTopic, p int) error {
+		list, err := w.produce(ctx, t, p)
+		mu.Lock()
+		defer mu.Unlock()
+		refused = append(refused, list...)
+		return err
+	})
+	return refused, err
+}
+
+// sendRejected produces what goes to events.rejected.
+func (w *worker) sendRejected(ctx context.Context) error {
+	return w.sides(func(t *publishTopic) bool { return t.name == w.s.opt.Topics.EventsRejected() }, func(t *publishTopic, p int) error {
+		return w.produceRejected(ctx, t, p)
+	})
+}
+
+// sides calls one for each partition of the topics that has records, side by side.
+func (w *worker) sides(of func(*publishTopic) bool, one func(t *publishTopic, p int) error) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var errs []error
 	for i := range w.pubs.topics {
 		t := &w.pubs.topics[i]
-		for p, recs := range t.recs {
-			if len(recs) == 0 {
+		if !of(t) {
+			continue
+		}
+		for p := range t.recs {
+			if len(t.recs[p]) == 0 {
 				continue
 			}
 			wg.Go(func() {
-				if err := w.s.deps.Stream.Produce(ctx, t.name, p, recs); err != nil {
+				if err := one(t, p); err != nil {
 					mu.Lock()
 					defer mu.Unlock()
-					errs = append(errs, fmt.Errorf("publish %d records to %s/%d: %w", len(recs), t.name, p, err))
+					errs = append(errs, err)
 				}
 			})
 		}

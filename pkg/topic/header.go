@@ -32,7 +32,7 @@ const (
 	HeaderReason     = "weft-reason"      // events.rejected: stable reason code, such as invalid_json
 	HeaderError      = "weft-error"       // events.rejected: the error in words, naming the field
 	HeaderService    = "weft-service"     // events.rejected: the stage that rejected it
-	HeaderOrigin     = "weft-origin"      // events.rejected: topic:partition:offset it came from, or the HTTP path
+	HeaderOrigin     = "weft-origin"      // events.rejected: topic:partition:offset it came from, the HTTP path, or the source position of an output that was too large
 )
 
 // SchemaVersion is the version of all record schemas that this binary writes. A newer binary reads the
