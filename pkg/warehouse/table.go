@@ -230,6 +230,14 @@ func (b *Block[R]) Values() []map[string]string {
 	return rows
 }
 
+// Truncate leaves the first rows rows, also where Add panicked in the middle of one more.
+func (b *Block[R]) Truncate(rows int) {
+	for _, c := range b.cols {
+		c.truncate(rows)
+	}
+	b.rows = rows
+}
+
 // Table is the name of the table that the rows are for.
 func (b *Block[R]) Table() string { return b.table.Name }
 

@@ -17,6 +17,8 @@ type wire interface {
 	each(yield func(row int, text string))
 	// size is the bytes of its values.
 	size() int
+	// truncate leaves the first rows values, also where adding one more was cut off by a panic.
+	truncate(rows int)
 	reset()
 }
 
@@ -53,6 +55,15 @@ func (c *texts) WriteColumn(w *proto.Writer) { written(w, c) }
 
 func (c *texts) size() int { return len(c.buf) }
 func (c *texts) reset()    { c.buf, c.n = c.buf[:0], 0 }
+
+func (c *texts) truncate(rows int) {
+	rest := c.buf
+	for range rows {
+		length, n := binary.Uvarint(rest)
+		rest = rest[n+int(length):] //nolint:gosec // a length that add has put there
+	}
+	c.buf, c.n = c.buf[:len(c.buf)-len(rest)], rows
+}
 
 func (c *texts) each(yield func(int, string)) {
 	rest := c.buf
@@ -185,6 +196,20 @@ func (c *words) reset() {
 	clear(c.known)
 	clear(c.values)
 	c.values, c.keys, c.bytes, c.width, c.n, c.last = c.values[:0], c.keys[:0], 0, 1, 0, 0
+}
+
+// truncate takes the values out that only later rows have, too: numbers are given in the order of rows.
+func (c *words) truncate(rows int) {
+	distinct := 0
+	for i := range rows {
+		distinct = max(distinct, int(c.key(i))+1)
+	}
+	for _, v := range c.values[distinct:] {
+		delete(c.known, v)
+		c.bytes -= len(v)
+	}
+	clear(c.values[distinct:])
+	c.values, c.keys, c.n, c.last = c.values[:distinct], c.keys[:rows*c.width], rows, 0
 }
 
 func (c *words) each(yield func(int, string)) {

@@ -39,6 +39,8 @@ func (c *fixed) WriteColumn(w *proto.Writer) { written(w, c) }
 func (c *fixed) size() int { return len(c.buf) }
 func (c *fixed) reset()    { c.buf = c.buf[:0] }
 
+func (c *fixed) truncate(rows int) { c.buf = c.buf[:rows*c.width] }
+
 func (c *fixed) each(yield func(int, string)) {
 	for i := range c.Rows() {
 		yield(i, c.text(c.buf[i*c.width:(i+1)*c.width]))
@@ -135,6 +137,11 @@ func (c *nullable) WriteColumn(w *proto.Writer) { written(w, c) }
 
 func (c *nullable) size() int { return len(c.nulls) + c.fixed.size() }
 
+func (c *nullable) truncate(rows int) {
+	c.nulls = c.nulls[:rows]
+	c.fixed.truncate(rows)
+}
+
 func (c *nullable) reset() {
 	c.nulls = c.nulls[:0]
 	c.fixed.reset()
@@ -204,6 +211,18 @@ func (c *lists) size() int {
 		n += c.amounts.size()
 	}
 	return n
+}
+
+func (c *lists) truncate(rows int) {
+	c.ends.truncate(rows)
+	entries := 0
+	if rows > 0 {
+		entries = int(binary.LittleEndian.Uint64(c.ends.buf[8*(rows-1):])) //nolint:gosec // a count that add has put there
+	}
+	c.keys.truncate(entries)
+	if c.amounts != nil {
+		c.amounts.truncate(entries)
+	}
 }
 
 func (c *lists) reset() {

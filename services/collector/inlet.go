@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/event"
@@ -22,6 +24,9 @@ const (
 	// recommitAfter is how often an unchanged position is committed again: Kafka forgets the commits of a group
 	// that is idle, and the fence waits for them.
 	recommitAfter = 30 * time.Second
+	// panicLogEvery spaces the log lines about records of one inlet that panic: a defect that strikes every record
+	// must not write a stack for each. The counter of rejected records counts all of them.
+	panicLogEvery = 10 * time.Second
 )
 
 // inlet reads one topic of foreign records. Per partition: fetch, make events, produce, commit, in that order;
@@ -30,12 +35,13 @@ type inlet struct {
 	source  sourceOf
 	topic   string
 	group   string
-	mapping *event.Mapping // nil: the records are events in Segment's shape
+	mapping func(body []byte) ([]byte, error) // nil: the records are events in Segment's shape
 	set     topic.Set
 	client  *stream.Client
 	intake  *intake
 	metrics *metrics
 	log     *zap.Logger
+	panics  *zap.Logger // log, but rarely
 
 	mu     sync.Mutex
 	behind map[int]bool // owned partitions; true until the end was reached once
@@ -54,14 +60,18 @@ func newInlets(cfg config.Config, deps Deps, in *intake, m *metrics) ([]*inlet, 
 			set: set, client: deps.Stream, intake: in, metrics: m,
 			log: deps.Log.With(zap.String("inlet", c.Name), zap.String("topic", c.Topic)), behind: map[int]bool{},
 		}
+		x.panics = x.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+			return zapcore.NewSamplerWithOptions(c, panicLogEvery, 1, 0)
+		}))
 		if x.source.brand == "" {
 			x.source.brand = cfg.Collector.Brand
 		}
 		if len(c.Mapping) > 0 {
-			var err error
-			if x.mapping, err = event.CompileMapping(c.Mapping); err != nil {
+			mapping, err := event.CompileMapping(c.Mapping)
+			if err != nil {
 				errs = append(errs, fmt.Errorf("collector.inlets[%d] (%s): mapping: %w", i-1, c.Name, err))
 			}
+			x.mapping = mapping.Event
 		}
 		m.down.WithLabelValues(c.Name).Set(0)
 		inlets = append(inlets, x)
@@ -204,7 +214,7 @@ func (c *committer) commit(ctx context.Context, offset int64) error {
 func (in *inlet) pass(ctx context.Context, recs []stream.Record) error {
 	made := make([]record, len(recs))
 	for i := range recs {
-		made[i] = in.record(&recs[i])
+		made[i] = in.guarded(&recs[i])
 	}
 	err := in.each(made, false, func(partition int, list []int) error {
 		return in.collect(ctx, partition, recs, made, list)
@@ -314,6 +324,26 @@ func (in *inlet) position(rec *stream.Record) topic.Header {
 	return topic.Header{Key: topic.HeaderPosition, Value: []byte(position.String())}
 }
 
+// guarded is record; one on which it panics becomes a rejected record, since it will panic again each time and
+// others wait behind it.
+func (in *inlet) guarded(rec *stream.Record) (r record) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		if line := in.panics.Check(zap.ErrorLevel, "record panicked, it is set aside on events.rejected"); line != nil {
+			line.Write(zap.Int("partition", rec.Partition), zap.Int64("offset", rec.Offset), zap.String("panic", fmt.Sprint(v)), zap.ByteString("stack", debug.Stack()))
+		}
+		meta := in.source.meta(in.intake.now().UTC().Truncate(time.Millisecond))
+		origin := in.origin(rec)
+		meta.MessageID = origin
+		r = in.intake.reject(rec.Value, meta, []byte(origin), &event.Error{Reason: reasonPanic, Detail: fmt.Sprint(v)}, origin, "")
+		r.Headers = append(r.Headers, in.position(rec))
+	}()
+	return in.record(rec)
+}
+
 // record makes the event of one foreign record; what cannot be one becomes a rejected record. The same record
 // gives the same key, body and position, whoever reads it and when.
 func (in *inlet) record(rec *stream.Record) record {
@@ -362,6 +392,6 @@ func (in *inlet) event(rec *stream.Record) (event.Meta, []byte, error) {
 	if in.mapping == nil {
 		return meta, rec.Value, nil
 	}
-	body, err := in.mapping.Event(rec.Value)
+	body, err := in.mapping(rec.Value)
 	return meta, body, err
 }

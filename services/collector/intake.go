@@ -16,6 +16,7 @@ import (
 const (
 	reasonEmptyRecord   = "empty_record"   // a record of an inlet without a value
 	reasonInvalidHeader = "invalid_header" // a record of an inlet with a weft- header that cannot be read
+	reasonPanic         = "record_panic"   // a record of an inlet on which the collector's code panics: a defect
 	reasonInvalidGzip   = "invalid_gzip"
 	reasonTooManyEvents = "too_many_events"
 	reasonRefused       = "refused_by_kafka" // too large for the broker's own limit

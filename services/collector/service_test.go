@@ -79,6 +79,7 @@ type running struct {
 	*Service
 	t        testing.TB
 	registry *prometheus.Registry
+	begin    func()       // starts Run
 	stop     func() error // ends Run and waits for it; may be called again
 	wait     func() error // waits until Run ends by itself
 }
@@ -99,6 +100,13 @@ func (r *running) gauge(name string) map[string]float64 {
 }
 
 func (b *broker) start() *running {
+	r := b.prepare()
+	r.begin()
+	return r
+}
+
+// prepare makes a collector that does not run yet.
+func (b *broker) prepare() *running {
 	registry := prometheus.NewRegistry()
 	deps := Deps{Stream: b.connect(), Log: b.log, Metrics: registry,
 		Now: func() time.Time { return now }}
@@ -107,8 +115,7 @@ func (b *broker) start() *running {
 	require.NoError(b.t, s.Listen())
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	r := &running{Service: s, t: b.t, registry: registry, wait: sync.OnceValue(func() error { return <-done })}
+	r := &running{Service: s, t: b.t, registry: registry, begin: func() { go func() { done <- s.Run(ctx) }() }, wait: sync.OnceValue(func() error { return <-done })}
 	r.stop = func() error { cancel(); return r.wait() }
 	b.t.Cleanup(func() { _ = r.stop() })
 	return r

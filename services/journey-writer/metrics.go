@@ -3,11 +3,16 @@ package writer
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/weft-cdp/weft/pkg/stream"
 )
 
 // metrics of the service. Labels come from closed sets: our topics, our tables, partitions, and the reasons
@@ -17,6 +22,7 @@ type metrics struct {
 	batches   *prometheus.CounterVec   // topic, ended_by
 	doubled   *prometheus.CounterVec   // topic
 	poisoned  *prometheus.CounterVec   // topic
+	panicked  *prometheus.CounterVec   // topic
 	commits   *prometheus.CounterVec   // topic, result
 	failed    *prometheus.CounterVec   // topic
 	seconds   *prometheus.HistogramVec // table
@@ -35,6 +41,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		batches:  counter("batches_total", "Ranges announced, by what ended them.", "topic", "ended_by"),
 		doubled:  counter("repeated_records_total", "Records dropped because their source position had been seen.", "topic"),
 		poisoned: counter("poison_records_total", "Records that could not be read; they are in events_rejected.", "topic"),
+		panicked: counter("record_panics_total", "Records on which the writer's code panicked; they are in events_rejected.", "topic"),
 		commits:  counter("commits_total", "Announcements by outcome: done, fenced, unknown.", "topic", "result"),
 		failed:   counter("insert_failures_total", "Inserts not confirmed and tried again.", "topic"),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "weft_writer_insert_seconds",
@@ -52,7 +59,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.rows, m.batches, m.doubled, m.poisoned, m.commits, m.failed,
+	for _, c := range []prometheus.Collector{m.rows, m.batches, m.doubled, m.poisoned, m.panicked, m.commits, m.failed,
 		m.seconds, m.lag, m.lagTime, m.reloads, m.reloadErr} {
 		errs = append(errs, reg.Register(c))
 	}
@@ -60,6 +67,23 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		return nil, fmt.Errorf("register the writer's metrics: %w", err)
 	}
 	return m, nil
+}
+
+// panicLogEvery spaces the log lines about panics on records of one partition: a defect that strikes every
+// record must not write a stack for each. The counter counts all of them.
+const panicLogEvery = 10 * time.Second
+
+// panics counts records of a topic on which the code panics, and now and then logs one with its stack.
+func (m *metrics) panics(topicName string, log *zap.Logger) func(r *stream.Record, v any) {
+	rare := log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(c, panicLogEvery, 1, 0)
+	}))
+	return func(r *stream.Record, v any) {
+		m.panicked.WithLabelValues(topicName).Inc()
+		if line := rare.Check(zap.ErrorLevel, "record panicked, it is set aside in events_rejected"); line != nil {
+			line.Write(zap.Int64("offset", r.Offset), zap.String("panic", fmt.Sprint(v)), zap.ByteString("stack", debug.Stack()))
+		}
+	}
 }
 
 // partitionMetrics is what one owner reports; it also tells Ready how far behind the partition is.

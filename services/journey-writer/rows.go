@@ -22,7 +22,11 @@ const (
 	reasonKind    = "unknown_kind"
 	reasonMerge   = "invalid_merge"
 	reasonRecord  = "invalid_record"
+	reasonPanic   = "record_panic" // making its rows panicked: a defect
 )
+
+// maxPanicText bounds what a row of events_rejected tells of a panic: its value may be anything.
+const maxPanicText = 500
 
 // inserter stores blocks and tells what is stored.
 type inserter interface {
@@ -47,6 +51,7 @@ func (p *poison) Unwrap() error { return p.err }
 type table interface {
 	warehouse.Rows
 	Skip(offsets map[uint64]bool)
+	Truncate(rows int)
 	Reset()
 }
 
@@ -59,25 +64,21 @@ type tableRows struct {
 	topic     string
 	partition int
 	read      func(r *stream.Record, m event.Meta) error
+	renew     func()  // makes anew, after a panic, what read keeps from one record to the next; nil: nothing
 	lenient   bool    // headers that cannot be read are taken for absent
 	tables    []table // stored in this order, with rejected last
 	rejected  adder[warehouse.Rejected]
 	stored    func(t table) // after a block is stored
 	poisoned  func()
+	panicked  func(r *stream.Record, v any) // called while the stack is that of the panic
 	to        inserter
 	now       func() time.Time
+
+	before []int // rows of each table before the record that is read
 }
 
 func (t *tableRows) add(r *stream.Record) error {
-	meta, err := topic.ViewMeta(r.Headers)
-	switch {
-	case errors.Is(err, topic.ErrNewerSchema):
-		return err
-	case err != nil && !t.lenient:
-		err = &poison{reasonHeaders, err}
-	default:
-		err = t.read(r, meta)
-	}
+	meta, err := t.make(r)
 	if p, ok := errors.AsType[*poison](err); ok {
 		t.poisoned()
 		t.rejected.Add(&warehouse.Rejected{
@@ -88,6 +89,38 @@ func (t *tableRows) add(r *stream.Record) error {
 		return nil
 	}
 	return err
+}
+
+// make adds the rows of a record. A panic is poison as well, since the record will panic again each time: what
+// it has added to any table is taken back, so that a range has the same rows whoever reads it.
+func (t *tableRows) make(r *stream.Record) (meta event.Meta, err error) {
+	t.before = t.before[:0]
+	for _, b := range t.tables {
+		t.before = append(t.before, b.Rows())
+	}
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		t.panicked(r, v)
+		for i, b := range t.tables {
+			b.Truncate(t.before[i])
+		}
+		if t.renew != nil {
+			t.renew()
+		}
+		text := fmt.Sprint(v)
+		err = &poison{reasonPanic, errors.New("panic: " + text[:min(len(text), maxPanicText)])}
+	}()
+	meta, err = topic.ViewMeta(r.Headers)
+	switch {
+	case errors.Is(err, topic.ErrNewerSchema):
+		return meta, err
+	case err != nil && !t.lenient:
+		return meta, &poison{reasonHeaders, err}
+	}
+	return meta, t.read(r, meta)
 }
 
 func (t *tableRows) known(ctx context.Context, from, to int64, since time.Time) error {
@@ -150,6 +183,7 @@ func rowsOf(k kind) *tableRows {
 		events, identities, redirects := warehouse.Events().NewBlock(), warehouse.Identities().NewBlock(), warehouse.Redirects().NewBlock()
 		f := &eventRows{events: events, identities: identities, redirects: redirects}
 		t.read, t.tables = f.read, []table{events, identities, redirects}
+		t.renew = func() { *f = eventRows{events: events, identities: identities, redirects: redirects} }
 	case kindRejected:
 		// Such headers may be why the record was rejected: the stage's reason and origin must not be lost over them.
 		t.read, t.lenient = func(r *stream.Record, m event.Meta) error { return readRejected(rejected, r, m) }, true

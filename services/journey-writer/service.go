@@ -218,7 +218,7 @@ func (s *Service) own(ctx context.Context, in input, cl *stream.Claim) error {
 	poisoned := func() { s.metrics.poisoned.WithLabelValues(cl.Topic).Inc() }
 	rows := &sharedRows{
 		pool: s.pools[in.kind], topic: cl.Topic, partition: cl.Partition, to: timed{s.deps.Warehouse, s.metrics},
-		now: s.deps.Now, stored: s.stored, poisoned: poisoned,
+		now: s.deps.Now, stored: s.stored, poisoned: poisoned, panicked: s.metrics.panics(cl.Topic, log),
 	}
 	o := &owner{
 		topic: cl.Topic, partition: cl.Partition, claim: cl, limits: s.limits, now: s.deps.Now, pause: sleep,

@@ -36,13 +36,14 @@ type sharedRows struct {
 	now       func() time.Time
 	stored    func(t table)
 	poisoned  func()
+	panicked  func(r *stream.Record, v any)
 }
 
 func (s *sharedRows) take() *tableRows {
 	if s.open == nil {
 		s.open = s.pool.get()
 		s.open.topic, s.open.partition, s.open.to, s.open.now = s.topic, s.partition, s.to, s.now
-		s.open.stored, s.open.poisoned = s.stored, s.poisoned
+		s.open.stored, s.open.poisoned, s.open.panicked = s.stored, s.poisoned, s.panicked
 	}
 	return s.open
 }
