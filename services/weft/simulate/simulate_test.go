@@ -104,6 +104,8 @@ func play(t *testing.T, s *shape, seed uint64, f files) (r result) {
 		w, err := newWorld(s, seed, f)
 		require.NoError(t, err)
 		r.violations = w.run()
+		w.mu.Lock() // connections that are being closed still note what they see
+		defer w.mu.Unlock()
 		r.journal, r.digest, r.steps, r.injected, r.virtual = w.journal, w.digest.Sum64(), w.steps, w.injected, w.now()
 		r.seen, r.befell = w.seen, slices.Sorted(slices.Values(w.befell))
 	})
