@@ -41,6 +41,8 @@ type framing interface {
 	answer(r *reader) ([]byte, error)
 	// refuse is an answer that says the request was not carried out; nil where there is none.
 	refuse(m *message) []byte
+	// deny makes of an answer one that says code, though the request was carried out; nil where there is none.
+	deny(m *message, answer []byte, code int16) []byte
 }
 
 // kafkaFraming is Kafka's: a length before each frame.
@@ -148,6 +150,31 @@ func (kafkaFraming) refuse(m *message) []byte {
 		b = append(b, 0)
 	}
 	b = res.AppendTo(b)
+	binary.BigEndian.PutUint32(b, uint32(len(b)-4)) //nolint:gosec // small
+	return b
+}
+
+// deny puts a code into the answer to a produce request.
+func (kafkaFraming) deny(m *message, answer []byte, code int16) []byte {
+	r, ok := m.kafka.(*kmsg.ProduceRequest)
+	if !ok {
+		return nil
+	}
+	res, _ := r.ResponseKind().(*kmsg.ProduceResponse)
+	head := 8 // the length and the correlation id
+	if res.IsFlexible() {
+		head++
+	}
+	if res.ReadFrom(answer[head:]) != nil {
+		return nil
+	}
+	for i := range res.Topics {
+		for j := range res.Topics[i].Partitions {
+			p := &res.Topics[i].Partitions[j]
+			p.ErrorCode, p.BaseOffset = code, -1
+		}
+	}
+	b := res.AppendTo(bytes.Clone(answer[:head]))
 	binary.BigEndian.PutUint32(b, uint32(len(b)-4)) //nolint:gosec // small
 	return b
 }
@@ -279,3 +306,5 @@ func reply(r *reader) error {
 }
 
 func (redisFraming) refuse(*message) []byte { return nil }
+
+func (redisFraming) deny(*message, []byte, int16) []byte { return nil }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // pipe is the service's end of a connection. It never blocks but on channels, so that virtual time can go
@@ -237,6 +239,14 @@ func (l *link) run() {
 			l.p.crash()
 			return
 		case cutAfter:
+			return
+		case timedOut:
+			answer = l.framing.deny(m, answer, kerr.RequestTimedOut.Code)
+		case tooFewCopies:
+			answer = l.framing.deny(m, answer, kerr.NotEnoughReplicasAfterAppend.Code)
+		}
+		if answer == nil {
+			l.w.violate("the simulation cannot answer %s so: %s", m.label, v.fault)
 			return
 		}
 		l.pipe.give(answer)

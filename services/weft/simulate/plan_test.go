@@ -22,6 +22,9 @@ const (
 	freezeBefore fault = "freeze before" // the process stops with the request still inside
 	freezeAfter  fault = "freeze after"  // carried out, the process stops before it hears of it
 	slow         fault = "slow"          // takes long
+	// carried out and answered with an error: by a leader whose followers were late, as Kafka's do
+	timedOut     fault = "carried out, answered REQUEST_TIMED_OUT"
+	tooFewCopies fault = "carried out, answered NOT_ENOUGH_REPLICAS_AFTER_APPEND"
 )
 
 // verdict is what the plan says of one request.
@@ -119,7 +122,7 @@ func (w *world) judge(p *process, m *message, n string) verdict {
 	}
 	x := w.upTo(1_000_000, p.name, m.label, n, "fault")
 	for _, f := range []fault{
-		crashBefore, crashAfter, crashLate, cutBefore, cutAfter, late, refuse, freezeBefore, freezeAfter, slow,
+		crashBefore, crashAfter, crashLate, cutBefore, cutAfter, late, refuse, freezeBefore, freezeAfter, slow, timedOut, tooFewCopies,
 	} {
 		c := w.shape.faults[m.class][f]
 		if x >= c {

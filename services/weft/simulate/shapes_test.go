@@ -19,7 +19,7 @@ func shapes() []*shape {
 	}
 	losses := map[class]chance{
 		writes:   {cutBefore: 8_000, cutAfter: 15_000, late: 10_000, slow: 5_000},
-		produces: {cutBefore: 8_000, cutAfter: 15_000, late: 10_000, slow: 5_000},
+		produces: {cutBefore: 8_000, cutAfter: 15_000, late: 10_000, slow: 5_000, timedOut: 10_000, tooFewCopies: 10_000},
 		commits:  {cutBefore: 5_000, cutAfter: 5_000, late: 10_000, refuse: 5_000, slow: 5_000},
 		idles:    {cutAfter: 1_000, slow: 500},
 		reads:    {cutAfter: 5_000, slow: 2_000},
@@ -41,7 +41,7 @@ func shapes() []*shape {
 		},
 		produces: {
 			crashBefore: 2_000, crashAfter: 3_000, crashLate: 2_000, cutBefore: 3_000, cutAfter: 5_000, late: 5_000,
-			freezeBefore: 2_000, freezeAfter: 3_000, slow: 3_000,
+			freezeBefore: 2_000, freezeAfter: 3_000, slow: 3_000, timedOut: 4_000, tooFewCopies: 4_000,
 		},
 		commits: {crashAfter: 1_000, cutAfter: 3_000, late: 5_000, refuse: 3_000, freezeBefore: 1_000},
 		idles:   {cutAfter: 500, crashBefore: 50, freezeBefore: 50, slow: 200},
