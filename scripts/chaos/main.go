@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/weft-cdp/weft/pkg/embedded"
+	"github.com/weft-cdp/weft/scripts/chaos/strikes"
 )
 
 // options are those of the command line.
@@ -86,6 +87,10 @@ func parse(args []string) (options, error) {
 	}
 	if o.minutes <= 0 || o.rate <= 0 || o.delay < 15*time.Second {
 		return o, errors.New("want --minutes and --visitors above 0, and a --delay of at least 15s, above the oracle's margin for clocks")
+	}
+	if o.away == 0 && o.minutes < strikes.FirstStrikes.Minutes() {
+		return o, fmt.Errorf("want at least %.2f --minutes: what lies behind may be struck for the first time only %s after the beginning",
+			strikes.FirstStrikes.Minutes(), strikes.FirstStrikes)
 	}
 	if o.seed == 0 {
 		o.seed = uint64(time.Now().UnixNano())

@@ -12,10 +12,15 @@ import (
 	"github.com/weft-cdp/weft/scripts/chaos/ledger"
 	"github.com/weft-cdp/weft/scripts/chaos/oracle"
 	"github.com/weft-cdp/weft/scripts/chaos/servers"
+	"github.com/weft-cdp/weft/scripts/chaos/strikes"
 )
 
-// errViolated is what ends a run that broke a promise.
-var errViolated = errors.New("promises were broken")
+var (
+	// errViolated is what ends a run that broke a promise.
+	errViolated = errors.New("promises were broken")
+	// errUnlooked is what ends a run that has not shown all that it is for.
+	errUnlooked = errors.New("not everything was looked at")
+)
 
 // inOneLine sums strikes up by stage.
 func inOneLine(s ledger.Strikes) string {
@@ -35,6 +40,9 @@ func (c *chaos) report(v *oracle.Verdict) error {
 	v.Compared["P1"] = v.Events
 	if n := c.load.Bare.Load(); n > 0 {
 		v.Violate("P1", "%d answers of 503 or 429 came without Retry-After", n)
+	}
+	if err := c.stands(v); err != nil {
+		return err
 	}
 	var notes []ledger.Note
 	var struck ledger.Strikes
@@ -58,12 +66,56 @@ func (c *chaos) report(v *oracle.Verdict) error {
 	}
 	fmt.Printf("strikes of all %d runs in %s:\n", sums.Runs, c.dir)
 	printStrikes(sums.Strikes)
-	if !v.OK() {
-		kept, err := c.keep()
-		return errors.Join(fmt.Errorf("%w: ledger and logs are in %s; again with --seed %d", errViolated, kept, c.plan.Seed), err)
+	missing := v.Unlooked()
+	if c.away == 0 {
+		missing = append(missing, unstruck(struck)...)
 	}
-	fmt.Println("chaos: every promise was kept")
+	for _, what := range missing {
+		fmt.Printf("NOT LOOKED AT: %s\n", what)
+	}
+	var wrong error
+	switch {
+	case !v.OK():
+		wrong = errViolated
+	case len(missing) > 0:
+		wrong = errUnlooked
+	default:
+		fmt.Println("chaos: every promise was kept")
+		return nil
+	}
+	kept, err := c.keep()
+	return errors.Join(fmt.Errorf("%w: ledger and logs are in %s; again with --seed %d", wrong, kept, c.plan.Seed), err)
+}
+
+// stands looks at how the services lived: none may have ended by itself, now or before, nor cried out in its log.
+func (c *chaos) stands(v *oracle.Verdict) error {
+	if err := strikes.Raise(c.d, c.ledger); err != nil {
+		return err
+	}
+	c.ledger.Read(func(b *ledger.Book) {
+		for _, n := range b.Falls {
+			v.Violate(oracle.Stands, "%s: %s", n.Stage, n.What)
+		}
+	})
+	for _, s := range c.d.Services {
+		v.Compared[oracle.Stands]++
+		cries, err := s.Cries()
+		if err != nil {
+			return err
+		}
+		for _, line := range cries {
+			v.Violate(oracle.Stands, "the log of %s says: %s", s.Name, line)
+		}
+	}
 	return nil
+}
+
+// unstruck are the stages, kinds of servers and links that no strike came to.
+func unstruck(s ledger.Strikes) []string {
+	return slices.DeleteFunc(append(servers.Stages(), strikes.Servers()...), func(name string) bool {
+		n, _ := oneLine(s[name])
+		return n > 0
+	})
 }
 
 // keep puts the ledger and the logs of a run that went wrong where the next run does not drop them.
@@ -116,7 +168,7 @@ func table(dir string) error {
 		fmt.Printf("| %s | %d | %s |\n", name, n, text)
 	}
 	fmt.Print("\n| promise | compared | violations |\n|---|---|---|\n")
-	for _, p := range oracle.Promises() {
+	for _, p := range append(oracle.Promises(), oracle.Stands) {
 		fmt.Printf("| %s | %d | %d |\n", p, sums.Compared[p], sums.Violations[p])
 	}
 	return nil

@@ -291,6 +291,9 @@ func (c *chaos) rest(ctx context.Context) (*oracle.Verdict, error) {
 	deadline := last.Add(c.plan.Delay + c.patience)
 	right := 0
 	for {
+		if err := strikes.Raise(c.d, c.ledger); err != nil {
+			return nil, err
+		}
 		facts, err := c.eyes.Look(ctx)
 		var v *oracle.Verdict
 		if err == nil {

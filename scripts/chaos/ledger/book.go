@@ -32,6 +32,7 @@ type Book struct {
 	Mails   []Mail
 	Strikes Strikes
 	Notes   []Note
+	Falls   []Note // of services that ended by themselves
 	Loaded  bool
 	Closed  bool
 	Last    time.Time // of the last entry
@@ -67,6 +68,8 @@ func (b *Book) apply(e Entry) {
 		b.Strikes.Add(e.Stage, e.What, 1)
 	case Noted:
 		b.Notes = append(b.Notes, Note{Stage: e.Stage, What: e.What})
+	case Fell:
+		b.Falls = append(b.Falls, Note{Stage: e.Stage, What: e.What})
 	case Loaded:
 		b.Loaded = true
 	case Closed:

@@ -33,6 +33,7 @@ const (
 	Mailed Kind = "mailed" // a mail came: Message, To its receiver
 	Struck Kind = "struck" // What was done to Target, of Stage
 	Noted  Kind = "noted"  // something to be told at the end: What, of Stage
+	Fell   Kind = "fell"   // a service of Weft, of Stage, ended by itself: What
 	Loaded Kind = "loaded" // everything was sent
 	Closed Kind = "closed" // the run was judged
 )

@@ -13,6 +13,9 @@ const maxTold = 8
 // Promises are those of docs/architecture.md section 10 that a run of chaos looks at.
 func Promises() []string { return []string{"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8"} }
 
+// Stands is what is looked at beside the promises: no service ends by itself, or in disorder.
+const Stands = "stands"
+
 // Verdict is what was compared, and what is not as promised.
 type Verdict struct {
 	Compared   map[string]int // by promise: how many things were looked at
@@ -45,6 +48,11 @@ func (v *Verdict) Violate(promise, format string, args ...any) {
 
 // OK says that every promise was kept.
 func (v *Verdict) OK() bool { return len(v.kinds) == 0 }
+
+// Unlooked are the promises for which there was nothing to look at: what is not compared is not shown.
+func (v *Verdict) Unlooked() []string {
+	return slices.DeleteFunc(append(Promises(), Stands), func(p string) bool { return v.Compared[p] > 0 })
+}
 
 // Violations counts by promise.
 func (v *Verdict) Violations() map[string]int { return maps.Clone(v.kinds) }

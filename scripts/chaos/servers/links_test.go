@@ -132,9 +132,28 @@ func TestProcessTellsHowItEnded(t *testing.T) {
 	require.NoError(t, p.Start())
 	require.Eventually(t, func() bool { return len(tail(p.log)) >= 2*len("a word") }, 30*time.Second, time.Millisecond)
 	require.NoError(t, syscall.Kill(-p.PID(), syscall.SIGKILL)) // not by us
-	require.Eventually(t, func() bool { return p.Fallen() != nil }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return p.PID() == 0 }, 30*time.Second, time.Millisecond)
+	require.NoError(t, p.Start(), "it is told, though it runs again")
 	require.ErrorContains(t, p.Fallen(), "a word")
-	require.NoError(t, p.Start())
+	require.NoError(t, p.Fallen(), "it is told once")
 	require.NoError(t, p.Term())
 	require.NoError(t, p.Fallen())
+}
+
+// What the runtime writes when a program ends in disorder is found in the middle of a log.
+func TestCriesAreHeard(t *testing.T) {
+	p := &Process{Name: "p", log: filepath.Join(t.TempDir(), "p.log")}
+	cries, err := p.Cries()
+	require.NoError(t, err)
+	require.Empty(t, cries, "it never ran")
+	for text, want := range map[string][]string{
+		"{\"msg\":\"ready\"}\n{\"msg\":\"a fatal error: no more\"}": nil,
+		"{\"msg\":\"ready\"}\npanic: no\n\ngoroutine 1":             {"panic: no"},
+		"WARNING: DATA RACE\nfatal error: all asleep":               {"WARNING: DATA RACE", "fatal error: all asleep"},
+	} {
+		require.NoError(t, os.WriteFile(p.log, []byte(text), 0o600))
+		cries, err := p.Cries()
+		require.NoError(t, err)
+		require.Equal(t, want, cries)
+	}
 }

@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -34,11 +36,11 @@ type Process struct {
 	// launch starts the command; nil: as usual.
 	launch func(cmd *exec.Cmd) error
 
-	mu    sync.Mutex
-	cmd   *exec.Cmd
-	ended chan struct{} // closed when the process is gone
-	told  bool          // its end is our doing
-	err   error         // how it ended
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	ended  chan struct{} // closed when the process is gone
+	told   bool          // its end is our doing
+	fallen []error       // ends that were not, and that Fallen has not told yet
 }
 
 // Start starts it, again if it has ended; it does nothing to one that runs.
@@ -68,11 +70,16 @@ func (p *Process) Start() error {
 		return fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	ended := make(chan struct{})
-	p.cmd, p.ended, p.told, p.err = cmd, ended, false, nil
+	p.cmd, p.ended, p.told = cmd, ended, false
 	go func() {
 		err := cmd.Wait()
 		p.mu.Lock()
-		p.err = err
+		if !p.told { // kept, should somebody start it again before anybody looks
+			if err == nil {
+				err = errors.New("exit status 0")
+			}
+			p.fallen = append(p.fallen, fmt.Errorf("%s ended by itself: %w; the end of %s: %s", p.Name, err, p.log, tail(p.log)))
+		}
 		p.mu.Unlock()
 		close(ended)
 	}()
@@ -144,18 +151,38 @@ func (p *Process) Expect(told bool) {
 	p.told = told
 }
 
-// Fallen is the error of a process that has ended by itself, with the end of its log; nil: it runs, or we ended it.
+// Fallen tells, once, each time that the process has ended by itself, with the end of its log; nil: never, or told.
 func (p *Process) Fallen() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cmd == nil || p.running() || p.told {
-		return nil
+	err := errors.Join(p.fallen...)
+	p.fallen = nil
+	return err
+}
+
+// Cries are the lines of its log that no sound program writes: panics, what the runtime gives up over, data races.
+func (p *Process) Cries() ([]string, error) {
+	f, err := os.Open(p.log)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil // it never ran
 	}
-	cause := p.err
-	if cause == nil {
-		cause = errors.New("exit status 0")
+	if err != nil {
+		return nil, fmt.Errorf("read the log of %s: %w", p.Name, err)
 	}
-	return fmt.Errorf("%s ended by itself: %w; the end of %s: %s", p.Name, cause, p.log, tail(p.log))
+	defer f.Close() //nolint:errcheck // read only
+	var out []string
+	for r := bufio.NewReader(f); ; {
+		line, err := r.ReadString('\n')
+		if strings.Contains(line, "panic:") || strings.Contains(line, "DATA RACE") || strings.HasPrefix(line, "fatal error:") {
+			out = append(out, strings.TrimSpace(line))
+		}
+		if errors.Is(err, io.EOF) {
+			return out, nil
+		}
+		if err != nil {
+			return out, fmt.Errorf("read the log of %s: %w", p.Name, err)
+		}
+	}
 }
 
 // Ready is nil when it answers.

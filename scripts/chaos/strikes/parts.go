@@ -12,21 +12,40 @@ import (
 	"github.com/weft-cdp/weft/scripts/chaos/servers"
 )
 
+// The servers and links, as the ledger names them.
+const (
+	kafkaServer      = "kafka"
+	redisServer      = "redis"
+	clickHouseServer = "clickhouse"
+	kafkaLink        = "link to kafka"
+	redisLink        = "link to redis"
+	clickHouseLink   = "link to clickhouse"
+)
+
+// Servers are the kinds of servers and links that a run strikes beside the stages.
+func Servers() []string {
+	return []string{kafkaServer, redisServer, clickHouseServer, kafkaLink, redisLink, clickHouseLink}
+}
+
+// FirstStrikes is within which time of the schedule each part is struck once: the longest wait before a first
+// strike, and a breath that it may fall into. A shorter run could pass without having hurt everything.
+const FirstStrikes = 35 * time.Second
+
 // parts are all that is struck, each by itself.
 func (s *Schedule) parts() []part {
 	var out []part
 	for _, x := range s.d.Services {
 		out = append(out, part{x.Name, [2]time.Duration{300 * time.Millisecond, 3 * time.Second}, s.service(x), x.Stage})
 	}
-	out = append(out, part{"kafka", [2]time.Duration{8 * time.Second, 25 * time.Second}, s.kafka, ""})
+	out = append(out, part{kafkaServer, [2]time.Duration{8 * time.Second, 25 * time.Second}, s.kafka, ""})
 	for _, x := range s.d.Redis {
-		out = append(out, part{x.Name, [2]time.Duration{6 * time.Second, 20 * time.Second}, s.server("redis", x), ""})
+		out = append(out, part{x.Name, [2]time.Duration{6 * time.Second, 20 * time.Second}, s.server(redisServer, x), ""})
 	}
 	out = append(out,
-		part{"clickhouse", [2]time.Duration{10 * time.Second, 30 * time.Second}, s.server("clickhouse", s.d.ClickHouse), ""},
-		part{"links to kafka", [2]time.Duration{3 * time.Second, 10 * time.Second}, s.link("link to kafka", s.d.KafkaLinks), ""},
-		part{"links to redis", [2]time.Duration{4 * time.Second, 12 * time.Second}, s.link("link to redis", s.d.RedisLinks), ""},
-		part{"link to clickhouse", [2]time.Duration{4 * time.Second, 12 * time.Second}, s.link("link to clickhouse", []*servers.Link{s.d.ClickHouseLink}), ""})
+		part{clickHouseServer, [2]time.Duration{10 * time.Second, 30 * time.Second}, s.server(clickHouseServer, s.d.ClickHouse), ""},
+		part{"links to kafka", [2]time.Duration{3 * time.Second, 10 * time.Second}, s.link(kafkaLink, s.d.KafkaLinks), ""},
+		part{"links to redis", [2]time.Duration{4 * time.Second, 12 * time.Second}, s.link(redisLink, s.d.RedisLinks), ""},
+		part{clickHouseLink, [2]time.Duration{4 * time.Second, 12 * time.Second}, s.link(clickHouseLink, []*servers.Link{s.d.ClickHouseLink}), ""})
 	return out
 }
 
@@ -35,11 +54,20 @@ func between(r *rand.Rand, from, to time.Duration) time.Duration {
 	return from + time.Duration(r.Int64N(int64(to-from)))
 }
 
+// clockDice is from which of a hundred on a service's clock is stepped.
+const clockDice = 88
+
 // service strikes one instance of a stage.
 func (s *Schedule) service(x *servers.Service) func(context.Context, *rand.Rand) error {
 	return func(ctx context.Context, r *rand.Rand) error {
 		dice, pause := r.IntN(100), r.Float64()
 		within := func(from, to time.Duration) time.Duration { return from + time.Duration(pause*float64(to-from)) }
+		if err := x.Clock.Impossible(); err != nil && dice >= clockDice { // then it is killed, so that each turn is a strike
+			if err := s.ledger.Append(ledger.Entry{Kind: ledger.Noted, Stage: x.Stage, What: "no clock step here: " + err.Error()}); err != nil {
+				return err
+			}
+			dice = 0
+		}
 		switch {
 		case dice < 50:
 			if err := s.note(x.Stage, Kill, x.Name); err != nil {
@@ -63,15 +91,12 @@ func (s *Schedule) service(x *servers.Service) func(context.Context, *rand.Rand)
 				return err
 			}
 			return s.pause(ctx, x.Process, within(50*time.Millisecond, 1500*time.Millisecond))
-		case dice < 88:
+		case dice < clockDice:
 			if err := s.note(x.Stage, Pause, x.Name); err != nil {
 				return err
 			}
 			return s.pause(ctx, x.Process, servers.SessionTimeout+within(500*time.Millisecond, 4*time.Second))
 		default:
-			if err := x.Clock.Impossible(); err != nil {
-				return s.ledger.Append(ledger.Entry{Kind: ledger.Noted, Stage: x.Stage, What: "no clock step here: " + err.Error()})
-			}
 			return s.clock(x, pause)
 		}
 	}
@@ -110,7 +135,7 @@ func (s *Schedule) kafka(ctx context.Context, r *rand.Rand) error {
 	kind := Kill
 	switch {
 	case dice < 20:
-		if err := s.note("kafka", Hiccup, struck[0].Name); err != nil {
+		if err := s.note(kafkaServer, Hiccup, struck[0].Name); err != nil {
 			return err
 		}
 		return s.pause(ctx, struck[0], pause)
@@ -118,7 +143,7 @@ func (s *Schedule) kafka(ctx context.Context, r *rand.Rand) error {
 		kind = Outage
 		struck = append(struck, s.d.Kafka[(first+1)%servers.Brokers])
 	}
-	if err := s.note("kafka", kind, names(struck)); err != nil {
+	if err := s.note(kafkaServer, kind, names(struck)); err != nil {
 		return err
 	}
 	for _, p := range struck {

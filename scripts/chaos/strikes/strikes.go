@@ -148,26 +148,35 @@ func (s *Schedule) note(stage, kind, target string) error {
 // watch starts again what has ended by itself, and notes it.
 func (s *Schedule) watch(ctx context.Context) error {
 	for sleep(ctx, fallPoll) {
-		for _, x := range s.d.Services {
-			if err := s.fallen(x.Stage, x.Process); err != nil {
-				return err
-			}
-		}
-		for _, p := range s.d.Servers() {
-			if err := s.fallen(p.Name, p); err != nil {
-				return err
-			}
+		if err := Raise(s.d, s.ledger); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (s *Schedule) fallen(stage string, p *servers.Process) error {
+// Raise starts again what has ended by itself. The ledger says of a service that it fell, which none may; of a
+// server it is a note: no promise speaks of them.
+func Raise(d *servers.Deployment, l *ledger.Ledger) error {
+	for _, x := range d.Services {
+		if err := raise(l, ledger.Fell, x.Stage, x.Process); err != nil {
+			return err
+		}
+	}
+	for _, p := range d.Servers() {
+		if err := raise(l, ledger.Noted, p.Name, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func raise(l *ledger.Ledger, kind ledger.Kind, stage string, p *servers.Process) error {
 	why := p.Fallen()
 	if why == nil {
 		return nil
 	}
-	if err := s.ledger.Append(ledger.Entry{Kind: ledger.Noted, Stage: stage, What: why.Error()}); err != nil {
+	if err := l.Append(ledger.Entry{Kind: kind, Stage: stage, What: why.Error()}); err != nil {
 		return err
 	}
 	return p.Start()
