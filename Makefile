@@ -118,10 +118,13 @@ CLUSTER ?=
 LEDGER ?= .cache/chaos
 
 .PHONY: chaos
-chaos: build clickhouse redis ## Kill, freeze, fill, cut: separate processes on three brokers; then count and compare (MINUTES= SEED= CLUSTER=1 LEDGER=dir)
+chaos: chaos-parts ## Kill, freeze, fill, cut: separate processes on three brokers; then count and compare (MINUTES= SEED= CLUSTER=1 LEDGER=dir)
+	bin/chaos --ledger $(LEDGER) --minutes $(MINUTES) --seed $(SEED) --strikes $(STRIKES) $(if $(CLUSTER),--cluster) $(ARGS)
+
+.PHONY: chaos-parts
+chaos-parts: build clickhouse redis # what chaos runs, built and fetched
 	@scripts/fetch-kafka
 	@go build -o bin/chaos ./scripts/chaos
-	bin/chaos --ledger $(LEDGER) --minutes $(MINUTES) --seed $(SEED) --strikes $(STRIKES) $(if $(CLUSTER),--cluster) $(ARGS)
 
 .PHONY: generate
 generate: ## Write weft.example.yaml anew from the code
