@@ -104,11 +104,6 @@ func (w *world) nodeOf(id event.Identifier) string {
 	return n.String()
 }
 
-// slotOf is the tag of a profile's slot.
-func (w *world) slotOf(stage, profile string) string {
-	return fmt.Sprintf("{%s%s:%d}", w.topics.Prefix, stage, topic.Partition([]byte(profile), partitions))
-}
-
 // foreign says whether a process writes to a slot of another one: by the group, as it is now.
 func (w *world) foreign(p *process, stage string, m *message) bool {
 	if m.class != writes {
