@@ -138,22 +138,24 @@ func (p *replanner) forgetGraph(ctx context.Context) error {
 // merges are those that events.identified still holds.
 type merges struct {
 	losers   map[string]bool
+	cut      bool                      // its beginning is not there any more, in some partition
 	first    map[int]int64             // by source partition: the lowest sequence that it holds
 	unlinked map[string]identity.Merge // those not met on identities.linked
 }
 
 // has says whether the merge of a link stands on events.identified, or did before retention cut it: the link
-// was published in the sequence right behind it.
+// was published in the sequence right behind it. Where nothing was cut, a merge that is not there never was: its
+// batch died between the two topics, perhaps the first of its slot.
 func (m *merges) has(loser string, link topic.Position) bool {
 	first, some := m.first[link.Partition]
-	return m.losers[loser] || !some || link.Seq < first
+	return m.losers[loser] || m.cut && (!some || link.Seq < first)
 }
 
 // readIdentified reads events.identified, for what was published behind the commit.
 func (p *replanner) readIdentified(ctx context.Context, read keyed.Reader) (*merges, error) {
 	seen := &merges{losers: map[string]bool{}, first: map[int]int64{}, unlinked: map[string]identity.Merge{}}
 	for part := range p.from.Partitions {
-		_, err := read(ctx, p.from.EventsIdentified(), part, func(r keyed.Record) error {
+		whole, err := read(ctx, p.from.EventsIdentified(), part, func(r keyed.Record) error {
 			if r.Position.Stage != topic.StageStitcher {
 				return nil
 			}
@@ -184,6 +186,7 @@ func (p *replanner) readIdentified(ctx context.Context, read keyed.Reader) (*mer
 		if err != nil {
 			return nil, err
 		}
+		seen.cut = seen.cut || !whole
 	}
 	return seen, nil
 }

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/weft-cdp/weft/pkg/keyed"
+	"github.com/weft-cdp/weft/pkg/topic"
 )
 
 func (e *env) rebuild() (keyed.RebuildReport, error) {
@@ -103,4 +104,60 @@ func (e *env) committed() int64 {
 		n += max(0, c.Offset)
 	}
 	return n
+}
+
+// The first batch of all dies between its two topics: the link is published, the merge is not, and
+// events.identified holds nothing. A rebuild must not take that for a past that retention has cut.
+func TestRebuildPublishesTheMergeOfTheFirstLink(t *testing.T) {
+	e := newEnv(t)
+	e.received = time.Now()
+	e.silent.Store(true)
+	e.kafka.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		e.kafka.KeepControl()
+		for _, to := range req.(*kmsg.ProduceRequest).Topics {
+			if to.Topic == e.topics.EventsIdentified() && e.silent.Load() {
+				return nil, errors.New("cut off"), true
+			}
+		}
+		return nil, nil, false
+	})
+	stop := e.start()
+	e.send("a1", "web", "m1", "", `{"type":"identify","anonymousId":"a1","userId":"u1"}`)
+	require.Eventually(t, func() bool { return len(e.read(e.topics.IdentitiesLinked())) > 0 }, patience, 5*time.Millisecond)
+	stop()
+	require.Empty(t, e.read(e.topics.EventsIdentified()))
+	e.hear()
+	e.redis.FlushAll()
+	_, err := e.rebuild()
+	require.NoError(t, err)
+	stop = e.start()
+	e.settled()
+	stop()
+	identified := e.read(e.topics.EventsIdentified())
+	require.Len(t, ofKind(identified, topic.KindMerge), 1)
+	require.Len(t, ofKind(identified, topic.KindEvent), 1)
+}
+
+// Only a past that was cut can have held a merge that is not there.
+func TestMergesOfAWholePastAreThereOrNeverWere(t *testing.T) {
+	at := func(seq int64) topic.Position {
+		return topic.Position{Stage: topic.StageStitcher, Partition: 1, Seq: seq}
+	}
+	for name, tc := range map[string]struct {
+		cut   bool
+		first map[int]int64
+		want  bool
+	}{
+		"whole and empty":    {false, nil, false},
+		"whole, and later":   {false, map[int]int64{1: 9}, false},
+		"cut and empty":      {true, nil, true},
+		"cut, and later":     {true, map[int]int64{1: 9}, true},
+		"cut, and earlier":   {true, map[int]int64{1: 3}, false},
+		"cut, of others":     {true, map[int]int64{0: 3}, true},
+		"whole, and earlier": {false, map[int]int64{1: 3}, false},
+	} {
+		m := &merges{losers: map[string]bool{"there": true}, cut: tc.cut, first: tc.first}
+		require.Equal(t, tc.want, m.has("gone", at(5)), name)
+		require.True(t, m.has("there", at(5)), name)
+	}
 }
