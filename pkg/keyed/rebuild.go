@@ -140,10 +140,7 @@ func (b *rebuild) begin(ctx context.Context) error {
 	for p := range b.s.opt.Topics.Partitions {
 		w := newWorker(b.s, &stream.Claim{Topic: b.s.opt.Input, Partition: p, Offset: -1})
 		b.workers = append(b.workers, w)
-		m, _, err := w.slot.load(ctx)
-		if err == nil && !m.marked {
-			b.next[p] = max(b.next[p], m.nextSeq) // the old slot may know of more than the topics do
-		} else if errors.Is(err, ErrNewerState) {
+		if err := b.known(ctx, w); err != nil {
 			return err
 		}
 	}
@@ -167,6 +164,16 @@ func (b *rebuild) begin(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// known makes sure that a slot is not of a newer version. One that can not be read is of no use, and no obstacle.
+func (b *rebuild) known(ctx context.Context, w *worker) error {
+	return retry(ctx, b.s.deps.Log, "rebuild is held", func() error {
+		if _, _, err := w.slot.load(ctx); err != nil && !errors.Is(err, errCorrupt) {
+			return err
+		}
+		return nil
+	})
 }
 
 // empty deletes what a slot held, but for what a planner says is not of the stage's own making.
