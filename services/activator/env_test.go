@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,6 +61,8 @@ type env struct {
 	store  *store.Client
 	mail   *mailbox
 	redis  *miniredis.Miniredis
+	kafka  *kfake.Cluster
+	silent atomic.Bool // Kafka cuts connections
 	seq    int64
 
 	mu    sync.Mutex
@@ -77,7 +80,7 @@ func newEnv(t *testing.T) *env {
 	require.NoError(t, err)
 	t.Cleanup(k.Close)
 	dir := t.TempDir()
-	e := &env{t: t, topics: topics, cfg: config.Defaults(), mail: newMailbox(t), redis: miniredis.RunT(t), clock: time.Now().UTC().Truncate(time.Second)}
+	e := &env{t: t, topics: topics, cfg: config.Defaults(), mail: newMailbox(t), redis: miniredis.RunT(t), kafka: k, clock: time.Now().UTC().Truncate(time.Second)}
 	e.cfg.Kafka.Brokers = k.ListenAddrs()
 	e.cfg.Redis = config.Redis{Addresses: []string{e.redis.Addr()}, AllowNonDurable: true}
 	e.cfg.Topics.Prefix, e.cfg.Topics.Partitions = topics.Prefix, topics.Partitions
