@@ -138,7 +138,7 @@ func (p *replanner) forgetGraph(ctx context.Context) error {
 // merges are those that events.identified still holds.
 type merges struct {
 	losers   map[string]bool
-	cut      bool                      // its beginning is not there any more, in some partition
+	cut      bool                      // its beginning is not there any more, or not as it was published
 	first    map[int]int64             // by source partition: the lowest sequence that it holds
 	unlinked map[string]identity.Merge // those not met on identities.linked
 }
@@ -157,6 +157,7 @@ func (p *replanner) readIdentified(ctx context.Context, read keyed.Reader) (*mer
 	for part := range p.from.Partitions {
 		whole, err := read(ctx, p.from.EventsIdentified(), part, func(r keyed.Record) error {
 			if r.Position.Stage != topic.StageStitcher {
+				seen.cut = true // brought back from ClickHouse, which keeps no positions: the topic itself was cut
 				return nil
 			}
 			if first, ok := seen.first[r.Position.Partition]; !ok || r.Position.Seq < first {

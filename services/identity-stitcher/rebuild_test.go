@@ -161,3 +161,31 @@ func TestMergesOfAWholePastAreThereOrNeverWere(t *testing.T) {
 		require.True(t, m.has("there", at(5)), name)
 	}
 }
+
+// What ClickHouse brings back has no positions: such a past reaches to its beginning, but the topic was cut.
+func TestRowsOfClickHouseMeanThatTheTopicWasCut(t *testing.T) {
+	link := topic.Position{Stage: topic.StageStitcher, Partition: 1, Seq: 5}
+	published := keyed.Record{Kind: topic.KindMerge, Position: topic.Position{Stage: topic.StageStitcher, Partition: 1, Seq: 9}}
+	for want, recs := range map[bool][]keyed.Record{
+		true:  {{Kind: topic.KindMerge}, published},
+		false: {published},
+	} {
+		p := &replanner{from: topic.Set{Prefix: "t.", Partitions: 2}, published: map[place]bool{}, unnamed: map[string]bool{}}
+		seen, err := p.readIdentified(t.Context(), func(_ context.Context, _ string, partition int, see func(keyed.Record) error) (bool, error) {
+			for _, r := range recs {
+				if partition == 0 {
+					require.NoError(t, see(r))
+				}
+			}
+			return true, nil
+		})
+		require.NoError(t, err)
+		require.Equal(t, want, seen.has("gone", link))
+	}
+	p := &replanner{from: topic.Set{Prefix: "t.", Partitions: 2}}
+	seen, err := p.readIdentified(t.Context(), func(_ context.Context, _ string, partition int, _ func(keyed.Record) error) (bool, error) {
+		return partition == 0, nil
+	})
+	require.NoError(t, err)
+	require.True(t, seen.has("gone", link), "one partition was cut")
+}
