@@ -7,15 +7,18 @@
 --       nout, then entries; nmoves, then entries; npos, then field, value;
 --       nsets, then per set: ttl in ms, n, then members.
 -- A slot of another incarnation was rebuilt since: nothing of what the caller knows is true there.
--- Answer: {status, first sequence of these outputs, first sequence of these moves, published below}
+-- Field writes of meta counts what was accepted, whoever asked for it: a slot that counts less than it did has lost
+-- writes, also those that leave the applied offset where it was.
+-- Answer: {status, first sequence of these outputs, first sequence of these moves, published below, writes}
 local i = 0
 local function arg() i = i + 1; return ARGV[i] end
 local function n() return tonumber(arg()) end
-local meta = redis.call('HMGET', KEYS[1], 'applied', 'nextseq', 'pubseq', 'nextmov', 'movdone', 'inc')
+local meta = redis.call('HMGET', KEYS[1], 'applied', 'nextseq', 'pubseq', 'nextmov', 'movdone', 'inc', 'v', 'writes')
 local nextseq, pubseq = tonumber(meta[2] or 0), tonumber(meta[3] or 0)
 local nextmov, movdone = tonumber(meta[4] or 0), tonumber(meta[5] or 0)
+local writes = tonumber(meta[8] or 0)
 
-if arg() ~= (meta[6] or '') then return {'incarnation', nextseq, nextmov, pubseq} end
+if arg() ~= (meta[6] or '') then return {'incarnation', nextseq, nextmov, pubseq, writes} end
 
 -- First all that is compared, before anything is written.
 local status = 'ok'
@@ -32,7 +35,10 @@ end
 -- A full Redis (maxmemory, noeviction) refuses a script's first write if that may take memory, and none after it.
 -- So the first write of what is accepted is one that it may refuse: then nothing was written. A call that is not
 -- accepted, such as a trim, begins with LTRIM, which gives memory back: that is how a full slot is emptied.
-if status == 'ok' then redis.call('HSETNX', KEYS[1], 'v', '1') end
+if status == 'ok' then
+  writes = redis.call('HINCRBY', KEYS[1], 'writes', 1)
+  if not meta[7] then redis.call('HSET', KEYS[1], 'v', '1') end
+end
 
 -- Trimming is right whether or not the rest is accepted: what is published stays published.
 if pub ~= '' and tonumber(pub) > pubseq then
@@ -44,7 +50,7 @@ if mov ~= '' and tonumber(mov) > movdone then
   redis.call('LTRIM', KEYS[3], tonumber(mov) - movdone, -1)
   redis.call('HSET', KEYS[1], 'movdone', mov)
 end
-if status ~= 'ok' then return {status, nextseq, nextmov, pubseq} end
+if status ~= 'ok' then return {status, nextseq, nextmov, pubseq, writes} end
 
 -- Commands are joined: a call from Lua costs as much as the work of a short one. unpack fails near 8,000 values.
 local chunk = 1000
@@ -81,4 +87,4 @@ for s = 1, n() do
   redis.call('PEXPIRE', KEYS[5 + nstates + s], ttl)
 end
 if applied ~= '' then redis.call('HSET', KEYS[1], 'applied', applied) end
-return {'ok', nextseq, nextmov, pubseq}
+return {'ok', nextseq, nextmov, pubseq, writes}

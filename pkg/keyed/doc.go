@@ -14,8 +14,11 @@
 // those that the worker read; revisions are random and never repeat. A worker that is refused or gets no
 // answer reads the slot again. After acceptance the worker publishes the outbox, applies the moves, then
 // commits the applied offset to Kafka; the next call trims what is done. A new owner first finishes what
-// it finds in the slot. Kafka's commit only serves the fence; where to resume is the slot's applied
-// offset. A slot that is behind Kafka's commit has lost writes: the stage stops.
+// it finds in the slot. Kafka's commit serves the fence and shows losses; where to resume is the slot's applied
+// offset. A slot that is behind Kafka's commit has lost writes: the stage stops. So has one that counts fewer
+// accepted scripts than that commit's metadata, or its own worker, knows of: moves of others and timers leave the
+// offset where it is. A rebuild gives a slot a new incarnation, lets the count go on, and marks the slot until it
+// is whole: scripts of an older incarnation are refused, and workers stop at the mark.
 //
 // Outputs leave side by side across target partitions, in order within each, one request in flight, and
 // nothing later of this slot before all of them are in Kafka. That is order enough: a reader keeps the

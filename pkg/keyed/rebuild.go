@@ -137,6 +137,10 @@ func (b *rebuild) begin(ctx context.Context) error {
 	_, _ = rand.Read(id) // crypto/rand.Read never fails
 	b.inc = hex.EncodeToString(id)
 	keep := map[string]bool{}
+	told, err := b.s.deps.Stream.Committed(ctx, b.s.opt.Topics.Group(b.s.opt.Stage, b.s.opt.Input), b.s.opt.Input)
+	if err != nil {
+		return err
+	}
 	for p := range b.s.opt.Topics.Partitions {
 		w := newWorker(b.s, &stream.Claim{Topic: b.s.opt.Input, Partition: p, Offset: -1})
 		b.workers = append(b.workers, w)
@@ -144,8 +148,8 @@ func (b *rebuild) begin(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, w := range b.workers {
-		if _, err := b.call(ctx, w, "begin"); err != nil {
+	for p, w := range b.workers {
+		if _, err := b.call(ctx, w, "begin", toldWrites(told[p].Metadata)); err != nil {
 			return err
 		}
 		w.slot.inc = b.inc
@@ -208,7 +212,7 @@ func (b *rebuild) reload(ctx context.Context, w *worker) error {
 	if m.inc != b.inc {
 		return fmt.Errorf("slot %s was taken by another rebuild, or redis has lost writes again: %w", w.slot.tag, ErrStateLost)
 	}
-	w.m, w.sources.last, w.loaded, w.highest = m, pos, true, m.applied
+	w.m, w.sources.last, w.loaded, w.highest, w.writes = m, pos, true, m.applied, m.writes
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -33,7 +34,10 @@ func (w *worker) recover(ctx context.Context) error {
 	if m.applied < w.claim.Offset || m.applied < w.highest {
 		return fmt.Errorf("%w: slot %s is at %d, kafka's commit at %d, seen here %d", ErrStateLost, w.slot.tag, m.applied, w.claim.Offset, w.highest)
 	}
-	w.m, w.sources.last, w.highest = m, pos, m.applied
+	if told := toldWrites(w.claim.Metadata); m.writes < told || m.writes < w.writes {
+		return fmt.Errorf("%w: slot %s has %d writes, kafka's commit knows of %d, seen here %d", ErrStateLost, w.slot.tag, m.writes, told, w.writes)
+	}
+	w.m, w.sources.last, w.highest, w.writes = m, pos, m.applied, m.writes
 	w.pub, w.mov = 0, 0
 	w.close()
 	w.pump = newPump(ctx, w.s.deps.Stream.NewFetcher(w.s.opt.Input, w.claim.Partition, m.applied, stream.FetchOptions{}))
@@ -52,7 +56,7 @@ func (w *worker) recover(ctx context.Context) error {
 
 // found makes a slot that was never there.
 func (w *worker) found(ctx context.Context) error {
-	if w.claim.Offset >= 0 || w.highest > 0 { // a commit is only made once the slot exists
+	if w.claim.Offset >= 0 || w.highest > 0 || w.writes > 0 { // a commit is only made once the slot exists
 		return fmt.Errorf("%w: slot %s is missing, kafka's commit is %d", ErrStateLost, w.slot.tag, w.claim.Offset)
 	}
 	starts, err := w.s.deps.Stream.StartOffsets(ctx, w.s.opt.Input)
@@ -84,7 +88,7 @@ func (w *worker) tidy(ctx context.Context) error {
 	since := now.Sub(w.committedAt)
 	switch {
 	case w.committed == w.m.applied:
-		if since < w.recommit {
+		if since < w.recommit && (w.told == w.writes || since < tellEvery) {
 			return nil
 		}
 		w.recommit = min(2*w.recommit, recommitMax)
@@ -96,14 +100,28 @@ func (w *worker) tidy(ctx context.Context) error {
 	return w.commit(ctx)
 }
 
-// commit tells Kafka how far the slot is, for the fence.
+// toldPrefix begins the metadata of a commit, which is the slot's count of writes. Moves of others and timers are
+// writes that the offset does not tell of.
+const toldPrefix = "w="
+
+// toldWrites reads the metadata of a commit. A binary of before the count left it empty: then nothing is known.
+func toldWrites(metadata string) int64 {
+	text, ok := strings.CutPrefix(metadata, toldPrefix)
+	n, err := strconv.ParseInt(text, 10, 64)
+	if !ok || err != nil {
+		return 0
+	}
+	return n
+}
+
+// commit tells Kafka how far the slot is, for the fence, and how much it has seen, for the next owner.
 func (w *worker) commit(ctx context.Context) error {
 	w.hold.wait(waitSend, time.Now())
 	defer w.hold.wait(waitSend, time.Time{})
-	if err := w.claim.Commit(ctx, w.m.applied, ""); err != nil {
+	if err := w.claim.Commit(ctx, w.m.applied, toldPrefix+strconv.FormatInt(w.writes, 10)); err != nil {
 		return fmt.Errorf("commit %d: %w: %w", w.m.applied, errKafka, err)
 	}
-	w.committed, w.committedAt = w.m.applied, time.Now()
+	w.committed, w.told, w.committedAt = w.m.applied, w.writes, time.Now()
 	return nil
 }
 
@@ -134,8 +152,14 @@ func (w *worker) look(ctx context.Context) error {
 	switch {
 	case m.inc != w.slot.inc || m.marked:
 		w.loaded = false // it was rebuilt, or is being rebuilt
+		return nil
 	case m.fresh || m.applied < w.m.applied:
 		return fmt.Errorf("%w: slot %s went back from %d to %d", ErrStateLost, w.slot.tag, w.m.applied, m.applied)
+	case m.writes < w.writes:
+		return fmt.Errorf("%w: slot %s went back from %d writes to %d", ErrStateLost, w.slot.tag, w.writes, m.writes)
+	}
+	w.writes = m.writes
+	switch {
 	case m.applied > w.m.applied:
 		w.loaded = false // another owner has gone on
 	case m.nextSeq > m.pubSeq:

@@ -100,9 +100,10 @@ type meta struct {
 	movDone int64  // moves below are done
 	inc     string // incarnation: "" until the slot is rebuilt for the first time
 	marked  bool   // a rebuild has begun and not ended
+	writes  int64  // scripts accepted, of whatever kind; 0 too where a binary of before the count was the last
 }
 
-var metaFields = []any{"applied", "nextseq", "pubseq", "nextmov", "movdone", "v", "inc", "rebuild"}
+var metaFields = []any{"applied", "nextseq", "pubseq", "nextmov", "movdone", "v", "inc", "rebuild", "writes"}
 
 // slotVersion is the version of the slot's layout. A slot under rebuild says rebuildVersion, so that a binary
 // that does not know the mark stays away from it too.
@@ -123,7 +124,7 @@ func parseMeta(vs []store.Value) (meta, error) {
 	_, has := vs[0].Text()
 	m = meta{
 		fresh: !has, applied: vs[0].Int(), nextSeq: vs[1].Int(), pubSeq: vs[2].Int(),
-		nextMov: vs[3].Int(), movDone: vs[4].Int(), marked: marked,
+		nextMov: vs[3].Int(), movDone: vs[4].Int(), marked: marked, writes: vs[8].Int(),
 	}
 	m.inc, _ = vs[6].Text()
 	return m, nil
@@ -214,6 +215,7 @@ type commitResult struct {
 	firstSeq int64  // of these outputs
 	firstMov int64
 	pubSeq   int64
+	writes   int64
 }
 
 // Why a script was refused.
@@ -269,11 +271,13 @@ func (s Slot) commit(ctx context.Context, a commitArgs) (commitResult, error) {
 		return commitResult{}, fmt.Errorf("write slot %s: %w", s.tag, err)
 	}
 	vs := r.Slice()
-	if len(vs) != 4 {
+	if len(vs) != 5 {
 		return commitResult{}, fmt.Errorf("write slot %s: answer of %d values: %w", s.tag, len(vs), errCorrupt)
 	}
 	status, _ := vs[0].Text()
-	return commitResult{ok: status == "ok", reason: status, firstSeq: vs[1].Int(), firstMov: vs[2].Int(), pubSeq: vs[3].Int()}, nil
+	return commitResult{
+		ok: status == "ok", reason: status, firstSeq: vs[1].Int(), firstMov: vs[2].Int(), pubSeq: vs[3].Int(), writes: vs[4].Int(),
+	}, nil
 }
 
 // lists reads up to limit entries of the outbox, from its head, and of the moves, from the skip-th on. Meta is

@@ -29,7 +29,7 @@ func TestScriptIsAcceptedOnceOnly(t *testing.T) {
 	}
 	r, err := s.commit(ctx, first)
 	require.NoError(t, err)
-	require.Equal(t, commitResult{ok: true, reason: "ok"}, r)
+	require.Equal(t, commitResult{ok: true, reason: "ok", writes: 1}, r)
 	dump := e.redis.Dump()
 
 	r, err = s.commit(ctx, first)
@@ -49,7 +49,7 @@ func TestScriptIsAcceptedOnceOnly(t *testing.T) {
 
 	m, pos, err := s.load(ctx)
 	require.NoError(t, err)
-	require.Equal(t, meta{applied: 5, nextSeq: 2, nextMov: 1}, m)
+	require.Equal(t, meta{applied: 5, nextSeq: 2, nextMov: 1, writes: 1}, m)
 	require.Equal(t, map[string]int64{"up:0": 9}, pos)
 
 	for range 2 { // trimming twice, and trimming less than is trimmed, is harmless
@@ -58,7 +58,7 @@ func TestScriptIsAcceptedOnceOnly(t *testing.T) {
 	}
 	m, _, err = s.load(ctx)
 	require.NoError(t, err)
-	require.Equal(t, meta{applied: 5, nextSeq: 2, pubSeq: 1, nextMov: 1, movDone: 1}, m)
+	require.Equal(t, meta{applied: 5, nextSeq: 2, pubSeq: 1, nextMov: 1, movDone: 1, writes: 1}, m)
 	r, err = s.commit(ctx, commitArgs{expect: "5", applied: "6", outputs: [][]byte{[]byte("o3")}})
 	require.NoError(t, err)
 	require.Equal(t, int64(2), r.firstSeq)

@@ -29,6 +29,8 @@ const (
 	leaveTime = 500 * time.Millisecond
 	// commitEvery spaces commits to Kafka under load: they serve the fence only.
 	commitEvery = 50 * time.Millisecond
+	// tellEvery spaces those that tell only of writes which leave the offset where it is, such as moves of others.
+	tellEvery = 200 * time.Millisecond
 	// recommitMin and recommitMax bound the doubling pause before the commit is repeated while idle, in case
 	// an old one landed late and took it back.
 	recommitMin = time.Second
@@ -51,13 +53,15 @@ type worker struct {
 
 	loaded  bool
 	m       meta
-	highest int64 // highest applied offset ever seen here: going back is a loss
+	highest int64 // highest applied offset ever seen here: going back is a loss,
+	writes  int64 // and so it is for the count of writes
 	sources sources
 	pub     int64 // trim the outbox below this with the next script
 	mov     int64
 	stuck   stuck
 
-	committed   int64 // last offset committed to Kafka, -1 unknown
+	committed   int64 // last offset committed to Kafka, -1 unknown,
+	told        int64 // and the count of writes with it
 	committedAt time.Time
 	recommit    time.Duration
 	activeAt    time.Time // the last batch
@@ -208,6 +212,9 @@ func (w *worker) wake() time.Time {
 		at = earlier(at, w.activeAt.Add(linger))
 	}
 	at = earlier(at, w.committedAt.Add(w.recommit))
+	if w.told != w.writes {
+		at = earlier(at, w.committedAt.Add(tellEvery))
+	}
 	if w.stuck.any() {
 		at = earlier(at, w.stuck.until)
 	}
@@ -264,6 +271,7 @@ func (w *worker) step(ctx context.Context) error {
 		}
 		return nil // the same batch is decided anew on what stands there now
 	}
+	w.writes = max(w.writes, r.writes)
 	w.settle(n, next, now)
 	return w.effects(ctx, r)
 }

@@ -152,6 +152,8 @@ func mutations() []mutation {
 			edits: []edit{
 				{"pkg/keyed/recover.go", "if m.applied < w.claim.Offset || m.applied < w.highest {", "if m.applied < 0 {"},
 				{"pkg/keyed/recover.go", "case m.fresh || m.applied < w.m.applied:", "case m.fresh:"},
+				{"pkg/keyed/recover.go", "m.writes < told || m.writes < w.writes {", "m.writes < 0 && told < 0 {"},
+				{"pkg/keyed/recover.go", "case m.writes < w.writes:", "case m.writes < 0:"},
 			},
 			shapes: "regress,cluster",
 		},
