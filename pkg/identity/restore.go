@@ -15,11 +15,12 @@ type Restore struct {
 	graph   *Graph
 	put     func(key string, value []byte) error
 	parents map[Node]Node // of every node that was linked: about 60 bytes each
+	listed  map[Node]Node // members of a loser whose own links have not been met: under whom they stand
 }
 
 // NewRestore hands the value of every node to put, which may keep it.
 func NewRestore(g *Graph, put func(key string, value []byte) error) *Restore {
-	return &Restore{graph: g, put: put, parents: map[Node]Node{}}
+	return &Restore{graph: g, put: put, parents: map[Node]Node{}, listed: map[Node]Node{}}
 }
 
 // Link takes one link in. confirmed says that its merge is known to be wherever it must be; otherwise it will be
@@ -50,6 +51,12 @@ func (r *Restore) Link(m *Merge, confirmed bool) error {
 		}
 	}
 	r.parents[loser] = winner
+	delete(r.listed, loser)
+	for i := range v.size() {
+		if n := v.member(i); r.parents[n] == (Node{}) {
+			r.listed[n] = loser
+		}
+	}
 	return r.write(loser, &v)
 }
 
@@ -77,10 +84,18 @@ func packIDs(nodes []Node) []byte {
 
 // Roots writes the roots of all that was linked, which list their components. It is called once, at the end,
 // and returns how many nodes were linked.
+//
+// A link may be lost that was never published, while one above it was, whose loser lists the node. The node is a root
+// again then, until the record that linked it is decided again; but it stays on the lists above, or the versions of
+// merges there, which count members, would go back.
 func (r *Restore) Roots() (int, error) {
 	components := map[Node][]Node{}
 	for n := range r.parents {
 		root := r.root(n)
+		components[root] = append(components[root], n)
+	}
+	for n, under := range r.listed {
+		root := r.root(under)
 		components[root] = append(components[root], n)
 	}
 	for root, nodes := range components {

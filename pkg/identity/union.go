@@ -143,10 +143,11 @@ func (s *stitch) finish(ctx context.Context, l Node, vl *value) error {
 			}
 			continue
 		}
-		if !vr.has(l) {
-			// Step 2, the commit point: L's members become W's.
+		// Step 2, the commit point: L's members become W's. Where they are all listed it was done. L alone may be listed
+		// before: by a restored graph that has lost L's own link (see Restore.Roots).
+		if members := unionMembers(vr.members, vl.members); len(members) > len(vr.members) {
 			next := *vr
-			next.members = unionMembers(vr.members, vl.members)
+			next.members = members
 			ok, err := s.swap(ctx, r, vr, next)
 			if err != nil {
 				return err
