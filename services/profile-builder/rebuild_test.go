@@ -158,6 +158,7 @@ func (e *env) whole(want map[string]*profile.State) {
 // TestRebuildAfterALoss loses Redis in the middle of many people's lives, as a whole or back to an earlier
 // moment; the stage stops, is rebuilt by a process that dies again and again, and goes on.
 func TestRebuildAfterALoss(t *testing.T) {
+	refused := 0
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			e := newEnv(t)
@@ -195,8 +196,13 @@ func TestRebuildAfterALoss(t *testing.T) {
 				if err == nil {
 					break
 				}
-				if n > 12 { // the first slots are marked by then
-					require.ErrorIs(t, e.fails(), keyed.ErrRebuilding)
+				if e.marked() { // else it died before its first word, or after its last one
+					// Slots that it had not come to yet are still missing: which partition speaks first is chance.
+					err := e.fails()
+					require.True(t, errors.Is(err, keyed.ErrRebuilding) || errors.Is(err, keyed.ErrStateLost), err)
+					if errors.Is(err, keyed.ErrRebuilding) {
+						refused++
+					}
 				}
 			}
 			s, _ = e.start()
@@ -210,6 +216,7 @@ func TestRebuildAfterALoss(t *testing.T) {
 			e.whole(want)
 		})
 	}
+	require.Positive(t, refused)
 }
 
 // TestRebuildTellsNothingAnew rebuilds what has lost nothing: there is nothing to tell.
@@ -274,6 +281,16 @@ func (e *env) committed() int64 {
 		n += max(0, c.Offset)
 	}
 	return n
+}
+
+// marked says whether a rebuild has begun and not ended in one of the slots.
+func (e *env) marked() bool {
+	for p := range e.topics.Partitions {
+		if e.redis.HGet(keyed.SlotTag(e.topics, topic.StageBuilder, p)+"meta", "rebuild") != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // fails starts the service and waits for the error that stops it.
