@@ -22,7 +22,13 @@ TIMEOUT ?= 20m
 # BENCH_TIMEOUT is that of one package's benchmarks: a million timers and seven rounds of each contest take their time.
 BENCH_TIMEOUT ?= 60m
 
-GO_TEST = $(GOTESTSUM) --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -shuffle=on -timeout $(TIMEOUT)
+# FLAKY=1, as in CI: a test that fails is run once more, alone. It must pass then, and stands in bin/flaky*.txt; a data race,
+# or more failures than two, is never given a second try. By hand there is none, so that whoever wrote the test sees it.
+FLAKY ?=
+RERUN = $(if $(FLAKY),--rerun-fails=1 --rerun-fails-max-failures=2 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race --rerun-fails-report=$(2))
+
+# 1: packages, 2: report of tests that were run again, 3: more flags.
+GO_TEST = $(GOTESTSUM) --format pkgname-and-test-fails --format-hide-empty-pkg $(RERUN) --packages="$(1)" -- -race -shuffle=on -timeout $(TIMEOUT) $(3)
 # E2E runs alone, after the others: its tests watch the clock of a whole deployment.
 E2E = ./services/weft/e2e
 OTHERS = $$(go list -tags integration $(PKG) | grep -v '/services/weft/e2e$$')
@@ -65,20 +71,20 @@ test: clickhouse redis bin/testservers ## All rings of tests, on servers given, 
 
 .PHONY: test-here
 test-here: # with servers in WEFT_TEST_...
-	$(GO_TEST) -tags integration $(OTHERS)
-	$(GO_TEST) -tags integration -count=1 $(E2E)
+	$(call GO_TEST,$(OTHERS),bin/flaky.txt,-tags integration)
+	$(call GO_TEST,$(E2E),bin/flaky-e2e.txt,-tags integration -count=1)
 
 .PHONY: test-unit
 test-unit: ## The tests that need no server
-	$(GO_TEST) $(PKG)
+	$(call GO_TEST,$(PKG),bin/flaky.txt)
 
 .PHONY: integration
 integration: bin/testservers ## The packages that have tests on real servers, without those of whole deployments
-	bin/testservers run -- $(GO_TEST) -tags integration -count=1 $(WITH_SERVERS)
+	bin/testservers run -- $(call GO_TEST,$(WITH_SERVERS),bin/flaky.txt,-tags integration -count=1)
 
 .PHONY: e2e
 e2e: bin/testservers ## The tests of whole deployments (ARGS="-run TestTill")
-	bin/testservers run -- $(GO_TEST) -tags integration -count=1 $(E2E) $(ARGS)
+	bin/testservers run -- $(call GO_TEST,$(E2E),bin/flaky-e2e.txt,-tags integration -count=1 $(ARGS))
 
 # SEEDS is how many schedules of each shape, SEED one of them alone, SHAPE one shape alone.
 SEEDS ?= 100
