@@ -23,9 +23,10 @@ TIMEOUT ?= 20m
 BENCH_TIMEOUT ?= 60m
 
 # FLAKY=1, as in CI: a test that fails is run once more, alone. It must pass then, and stands in bin/flaky*.txt; a data race,
-# or more failures than two, is never given a second try. By hand there is none, so that whoever wrote the test sees it.
+# or more failures than four (a subtest and the test around it are two), is never given one. By hand there is none, so that
+# whoever wrote the test sees it.
 FLAKY ?=
-RERUN = $(if $(FLAKY),--rerun-fails=1 --rerun-fails-max-failures=2 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race --rerun-fails-report=$(2))
+RERUN = $(if $(FLAKY),--rerun-fails=1 --rerun-fails-max-failures=4 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race --rerun-fails-report=$(2))
 
 # 1: packages, 2: report of tests that were run again, 3: more flags.
 GO_TEST = $(GOTESTSUM) --format pkgname-and-test-fails --format-hide-empty-pkg $(RERUN) --packages="$(1)" -- -race -shuffle=on -timeout $(TIMEOUT) $(3)
