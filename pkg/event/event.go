@@ -32,6 +32,7 @@ type Meta struct {
 	SentAt     time.Time // UTC, when the sender sent it; zero if unknown
 	Trusted    bool      // may it join two known people
 	Historical bool      // old or replayed: counts everywhere, never triggers a message
+	Flags      string    // what the collector found about it, comma separated: AddFlag, HasFlag; empty: nothing
 }
 
 // Identifier is one typed identifier value as it stands in an event, not yet normalised.

@@ -29,6 +29,7 @@ const (
 	HeaderSentAt     = "weft-sent-at"     // UTC milliseconds when the sender sent it, if it said so
 	HeaderTrust      = "weft-trust"       // "trusted" or "untrusted"
 	HeaderHistorical = "weft-historical"  // "1": never triggers a message
+	HeaderFlags      = "weft-flags"       // what the collector found about the event, comma separated, such as bot
 	HeaderReason     = "weft-reason"      // events.rejected: stable reason code, such as invalid_json
 	HeaderError      = "weft-error"       // events.rejected: the error in words, naming the field
 	HeaderService    = "weft-service"     // events.rejected: the stage that rejected it
@@ -102,7 +103,7 @@ func View(hs []Header, key string) (string, bool) {
 
 // MetaHeaders writes m, with the schema version.
 func MetaHeaders(m event.Meta) []Header {
-	hs := make([]Header, 0, 10)
+	hs := make([]Header, 0, 11)
 	add := func(k, v string) {
 		if v != "" {
 			hs = append(hs, Header{k, []byte(v)})
@@ -124,6 +125,7 @@ func MetaHeaders(m event.Meta) []Header {
 	if m.Historical {
 		add(HeaderHistorical, "1")
 	}
+	add(HeaderFlags, m.Flags)
 	return hs
 }
 
@@ -172,6 +174,8 @@ func parseMeta(hs []Header, text func([]byte) string) (event.Meta, error) {
 			m.Trusted = string(h.Value) == "trusted"
 		case HeaderHistorical:
 			m.Historical = string(h.Value) == "1"
+		case HeaderFlags:
+			m.Flags = text(h.Value)
 		}
 	}
 	return m, errors.Join(errs...)

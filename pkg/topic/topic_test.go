@@ -50,6 +50,7 @@ func TestMetaRoundTrip(t *testing.T) {
 			Source: rapid.String().Draw(t, "source"), Brand: rapid.String().Draw(t, "brand"),
 			MessageID: rapid.String().Draw(t, "message id"), ReceivedAt: millis("received").Draw(t, "received at"),
 			Trusted: rapid.Bool().Draw(t, "trusted"), Historical: rapid.Bool().Draw(t, "historical"),
+			Flags: rapid.StringMatching(`([a-z_]{1,9}(,[a-z_]{1,9}){0,2})?`).Draw(t, "flags"),
 		}
 		if rapid.Bool().Draw(t, "has sent at") {
 			m.SentAt = millis("sent").Draw(t, "sent at")

@@ -48,7 +48,7 @@ type Event struct {
 	UTMSource, UTMMedium, UTMCampaign        string
 	UTMTerm, UTMContent                      string
 	DeviceType, OS, App, Locale, Library     string
-	Faults                                   []string
+	Faults, Flags                            []string
 	Properties, Traits, Address, Context     []byte
 	IP                                       string
 }
@@ -100,6 +100,7 @@ func Events() Table[Event] {
 		word("locale", func(e *r) string { return e.Locale }),
 		word("library", func(e *r) string { return e.Library }),
 		wordList("faults", func(e *r) []string { return e.Faults }),
+		wordList("flags", func(e *r) []string { return e.Flags }),
 		blob("properties", func(e *r) []byte { return e.Properties }),
 		blob("traits", func(e *r) []byte { return e.Traits }),
 		text("ip", func(e *r) string { return e.IP }),

@@ -87,7 +87,7 @@ func (t *eventRows) readEvent(r *stream.Record, m event.Meta) error {
 		Origin: originOf(r), Brand: m.Brand, Source: m.Source, Type: string(e.Type), Name: e.Name, Profile: profile,
 		UserID: e.UserID, AnonymousID: e.AnonymousID, PreviousID: e.PreviousID, GroupID: e.GroupID, MessageID: e.MessageID,
 		Time: inRange(e.Time), TimeClamped: e.TimeClamped, SentAt: inRange(e.SentAt), ReceivedAt: inRange(m.ReceivedAt),
-		OriginalTimestamp: inRange(e.OwnTime()), Trusted: m.Trusted, Historical: m.Historical, Faults: row.Faults[:0],
+		OriginalTimestamp: inRange(e.OwnTime()), Trusted: m.Trusted, Historical: m.Historical, Faults: row.Faults[:0], Flags: m.AppendFlags(row.Flags[:0]),
 		Properties: e.RawProperties(), Traits: e.RawTraits(), Context: e.RawContext(),
 	}
 	if m.ReceivedAt.IsZero() { // nobody said; the month of the event is as good as any

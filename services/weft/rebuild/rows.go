@@ -68,6 +68,7 @@ type eventRow struct {
 	ReceivedAt        time.Time  `ch:"received_at"`
 	Trusted           bool       `ch:"trusted"`
 	Historical        bool       `ch:"historical"`
+	Flags             []string   `ch:"flags"`
 	Properties        string     `ch:"properties"`
 	Traits            string     `ch:"traits"`
 	Context           string     `ch:"context"`
@@ -86,7 +87,7 @@ type mergeRow struct {
 func identified(ctx context.Context, w Warehouse, p place) ([]stream.Record, error) {
 	var events []eventRow
 	err := w.Select(ctx, &events, `SELECT offset, brand, source, type, name, profile_id, user_id, anonymous_id, previous_id, group_id, message_id,
-	time, time_clamped, original_timestamp, sent_at, received_at, trusted, historical, properties, traits, context
+	time, time_clamped, original_timestamp, sent_at, received_at, trusted, historical, flags, properties, traits, context
 FROM ${database}.events`+inPlace, p.args()...)
 	if err != nil {
 		return nil, err
@@ -149,6 +150,9 @@ func (e *eventRow) record() (stream.Record, error) {
 	}
 	if e.SentAt != nil {
 		m.SentAt = e.SentAt.UTC()
+	}
+	for _, f := range e.Flags {
+		m.AddFlag(f)
 	}
 	r := record(e.Offset, e.Profile.String(), value)
 	r.Headers = append(topic.MetaHeaders(m), kind(topic.KindEvent))

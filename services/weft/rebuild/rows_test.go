@@ -27,12 +27,15 @@ func TestAnEventOfARow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := event.Meta{Source: "shop", Brand: "main", MessageID: "m", ReceivedAt: received, SentAt: received.Add(time.Second), Trusted: true, Historical: name == "group"}
+			m.AddFlag(event.FlagBot)
+			m.AddFlag(event.FlagLateClamped)
 			first, err := event.Decode([]byte(body), m)
 			require.NoError(t, err)
 			row := eventRow{
 				Offset: 7, Brand: m.Brand, Source: m.Source, Type: string(first.Type), Name: first.Name, Profile: uuid.New(),
 				UserID: first.UserID, AnonymousID: first.AnonymousID, PreviousID: first.PreviousID, GroupID: first.GroupID, MessageID: first.MessageID,
 				Time: first.Time, TimeClamped: first.TimeClamped, SentAt: &m.SentAt, ReceivedAt: received, Trusted: m.Trusted, Historical: m.Historical,
+				Flags:      m.AppendFlags(nil),
 				Properties: string(first.RawProperties()), Traits: string(first.RawTraits()), Context: string(first.RawContext()),
 			}
 			if first.TimeClamped {
