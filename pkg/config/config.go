@@ -89,7 +89,8 @@ type Identity struct {
 // Collector is the doors.
 type Collector struct {
 	Listen            string        `yaml:"listen" doc:"Address of the HTTP door."`
-	Sources           []Source      `yaml:"sources" doc:"Who may send over HTTP."`
+	Sources           []Source      `yaml:"sources" doc:"Who may send."`
+	SourcesDir        string        `yaml:"sources_dir" doc:"Directory of more sources, one per file (*.yaml) with the keys of an entry of sources. Empty: none."`
 	Inlets            []Inlet       `yaml:"inlets" doc:"Kafka topics of yours that become events. The inbox (PREFIX+events.inbox, Segment-shaped JSON) is always one of them."`
 	MaxRequestBytes   int           `yaml:"max_request_bytes" doc:"Largest request after decompression."`
 	MaxEventBytes     int           `yaml:"max_event_bytes" doc:"Largest single event; larger ones go to events.rejected."`
@@ -99,15 +100,6 @@ type Collector struct {
 	ProduceTimeout    time.Duration `yaml:"produce_timeout" doc:"How long a request waits for Kafka before it is answered 503."`
 	UnsubscribeSecret string        `yaml:"unsubscribe_secret_file" doc:"Secret of 32 bytes (hex) that signs unsubscribe links; made at the first start, in data_dir unless set. Collector and activator need the same file."`
 	Brand             string        `yaml:"default_brand" doc:"Brand of sources and inlets that name none."`
-}
-
-// Source is one sender over HTTP.
-type Source struct {
-	Name       string `yaml:"name" doc:"Name of the source; stands on every event."`
-	WriteKey   string `yaml:"write_key" secret:"true" doc:"Key that SDKs send."`
-	Brand      string `yaml:"brand" doc:"Brand of its events."`
-	Trusted    bool   `yaml:"trusted" doc:"Carried on every event; set it for servers, not for browsers and apps that anybody can read the key of. Later versions let only trusted sources join two known people; this one does not judge yet."`
-	Historical bool   `yaml:"historical" doc:"All its events are historical, as of an import."`
 }
 
 // Inlet maps the JSON records of one Kafka topic to events.

@@ -51,15 +51,25 @@ func TestExampleIsTheDefaultsAndASample(t *testing.T) {
 
 // emptyAsNil makes configurations comparable: an empty list in the file is an empty list.
 func emptyAsNil(c Config) Config {
-	for _, x := range leaves("", reflect.ValueOf(&c).Elem()) {
-		if isList(x.value.Type()) && x.value.Len() == 0 {
-			x.value.SetZero()
+	nilEmpty(reflect.ValueOf(&c).Elem())
+	return c
+}
+
+func nilEmpty(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			nilEmpty(v.Field(i))
+		}
+	case reflect.Slice, reflect.Map:
+		if v.Len() == 0 {
+			v.SetZero()
+			return
+		}
+		for i := 0; v.Kind() == reflect.Slice && i < v.Len(); i++ {
+			nilEmpty(v.Index(i))
 		}
 	}
-	if len(c.Collector.Sources) == 0 {
-		c.Collector.Sources = nil
-	}
-	return c
 }
 
 func TestEveryKeyIsNamedAndExplained(t *testing.T) {
@@ -139,7 +149,7 @@ collector:
     - name: web
       write_key: sesame
       brand: "a b"
-      colour: red
+      trustd: red
   inlets:
     - {name: till, topic: weft.events.collected, mapping: {event: Order}}
 colour: red
@@ -154,14 +164,14 @@ configuration has 17 faults:
   weft.yaml:6: topics.partitions: want a whole number, found "12"
   weft.yaml:7: topics.partitions: given twice, first in line 6
   weft.yaml:10: collector.listen: want text: put it in quotes
-  weft.yaml:16: collector.sources[1].colour: unknown key; known here: name, write_key, brand, trusted, historical
+  weft.yaml:16: collector.sources[1].trustd: unknown key; did you mean trusted?
   weft.yaml:19: colour: unknown key; known here: kafka, redis, clickhouse, topics, identity, collector, stitcher, builder, activator, writer, admin, log, data_dir
   WEFT_KAFKA_BROKER: unknown variable; did you mean WEFT_KAFKA_BROKERS?
   WEFT_TOPICS_MIN_INSYNC_REPLICAS: topics.min_insync_replicas: want a whole number, found "x"
   weft.yaml:8: topics.retention: want a duration above 0, found -1h
   weft.yaml:13: collector.sources[1].name: "web" is the name of collector.sources[0]
   weft.yaml:15: collector.sources[1].brand: want 1 to 64 letters, digits and . _ -, found "a b"
-  weft.yaml:14: collector.sources[1].write_key: the same as that of collector.sources[0]
+  weft.yaml:14: collector.sources[1].write_key: the same key as that of collector.sources[0].write_key
   weft.yaml:18: collector.inlets[0].topic: weft.events.collected is Weft's own
   weft.yaml:18: collector.inlets[0].mapping.event: want a path such as $.sale.id, or a literal in quotes such as "'Order Completed'", found "Order"
   WEFT_LOG_LEVEL: log.level: want one of ["debug" "info" "warn" "error"], found "loud"
@@ -327,7 +337,7 @@ func TestPrintReadsBack(t *testing.T) {
 		var l loader
 		l.origin = map[string]string{}
 		got := Defaults()
-		l.yaml(out, reflect.ValueOf(&got).Elem())
+		l.yaml("", out, reflect.ValueOf(&got).Elem())
 		if len(l.faults) > 0 {
 			t.Fatalf("%v in\n%s", l.faults, out)
 		}

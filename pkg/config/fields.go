@@ -28,6 +28,9 @@ func fieldsOf(t reflect.Type) []field {
 	fields := make([]field, 0, t.NumField())
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if f.Tag.Get("yaml") == "-" { // no key
+			continue
+		}
 		fields = append(fields, field{
 			name: f.Tag.Get("yaml"), doc: f.Tag.Get("doc"), secret: f.Tag.Get("secret") == "true", index: i,
 		})

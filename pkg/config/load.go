@@ -31,18 +31,24 @@ func Load(path string, environ []string) (Config, error) {
 		if err != nil {
 			return Config{}, fmt.Errorf("read configuration: %w", err)
 		}
-		l.yaml(text, reflect.ValueOf(&cfg).Elem())
+		l.yaml("", text, reflect.ValueOf(&cfg).Elem())
 	}
 	l.environment(environ, reflect.ValueOf(&cfg).Elem())
 	l.besideData(&cfg.Identity.KeyFile, "identity.key_file", cfg.DataDir)
 	l.besideData(&cfg.Collector.UnsubscribeSecret, "collector.unsubscribe_secret_file", cfg.DataDir)
-	for _, f := range check(cfg) {
+	l.sources(&cfg)
+	l.add(check(cfg))
+	return cfg, l.faults.err()
+}
+
+// add notes what is wrong in meaning, where nothing is noted about its form.
+func (l *loader) add(faults Faults) {
+	for _, f := range faults {
 		if !l.faults.concerns(f.Path) {
 			f.Origin = l.originOf(f.Path)
 			l.faults = append(l.faults, f)
 		}
 	}
-	return cfg, l.faults.err()
 }
 
 // Validate checks the meaning of a configuration that was made in code. Its error is Faults.
@@ -78,20 +84,21 @@ func (l *loader) fault(path string, n *yaml.Node, format string, args ...any) {
 	l.faults = append(l.faults, Fault{path, l.at(n), fmt.Sprintf(format, args...)})
 }
 
-func (l *loader) yaml(text []byte, v reflect.Value) {
+// yaml reads a file whose content is at path.
+func (l *loader) yaml(path string, text []byte, v reflect.Value) {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, more yaml.Node
 	if err := d.Decode(&doc); errors.Is(err, io.EOF) {
 		return // an empty file says nothing
 	} else if err != nil {
-		l.faults = append(l.faults, Fault{Origin: l.file, Problem: strings.TrimPrefix(err.Error(), "yaml: ")})
+		l.faults = append(l.faults, Fault{Path: path, Origin: l.file, Problem: strings.TrimPrefix(err.Error(), "yaml: ")})
 		return
 	}
-	l.node("", doc.Content[0], v, false)
+	l.node(path, doc.Content[0], v, false)
 	if err := d.Decode(&more); err == nil {
-		l.fault("", &more, "a second document: the configuration is one")
+		l.fault(path, &more, "a second document: the configuration is one")
 	} else if !errors.Is(err, io.EOF) {
-		l.faults = append(l.faults, Fault{Origin: l.file, Problem: strings.TrimPrefix(err.Error(), "yaml: ")})
+		l.faults = append(l.faults, Fault{Path: path, Origin: l.file, Problem: strings.TrimPrefix(err.Error(), "yaml: ")})
 	}
 }
 

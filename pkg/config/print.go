@@ -21,7 +21,12 @@ const commentWidth = 96
 
 // Print is the effective configuration as YAML that Load reads back, but for the secrets: those that are
 // set are shown as "***".
-func Print(cfg Config) ([]byte, error) { return render(printer{}, cfg) }
+func Print(cfg Config) ([]byte, error) {
+	if slices.ContainsFunc(cfg.Collector.Sources, func(s Source) bool { return s.File != "" }) {
+		cfg.Collector.SourcesDir = "" // its sources are shown, and would be there twice
+	}
+	return render(printer{}, cfg)
+}
 
 // Example is the configuration file that documents itself: every key with its default and what it means,
 // and a sample of sources and of an inlet.
@@ -46,8 +51,8 @@ const exampleHead = `# Weft's configuration: every key with its default and what
 
 func sampleSources() []Source {
 	return []Source{
-		{Name: "shop-web", WriteKey: "change-me-web", Brand: "main"},
-		{Name: "shop-backend", WriteKey: "change-me-backend", Brand: "main", Trusted: true},
+		{Name: "shop-web", Kind: KindBrowser, WriteKey: "change-me-web", Brand: "main", Mode: ModeCompatible},
+		{Name: "shop-backend", Kind: KindServer, WriteKey: "change-me-backend", Brand: "main", Trusted: true},
 	}
 }
 
@@ -89,11 +94,15 @@ type printer struct {
 	documented bool                  // explain each key
 	reveal     bool                  // show secrets: they are samples
 	seen       map[reflect.Type]bool // list elements whose keys are explained already
+	entry      bool                  // in an entry of a list whose keys are explained elsewhere: what is not set is left out
 }
 
 func (p printer) section(path string, v reflect.Value) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.MappingNode}
 	for _, f := range fieldsOf(v.Type()) {
+		if p.entry && v.Field(f.index).IsZero() {
+			continue
+		}
 		key := &yaml.Node{Kind: yaml.ScalarNode, Value: f.name}
 		if p.documented {
 			key.HeadComment = p.comment(path, f)
@@ -148,6 +157,7 @@ func (p printer) list(path string, v reflect.Value, secret bool) *yaml.Node {
 	for i := range v.Len() {
 		each := p
 		each.documented = p.documented && i == 0 && !p.seen[v.Type().Elem()]
+		each.entry = !each.documented
 		n.Content = append(n.Content, each.value(path, v.Index(i), secret))
 	}
 	if p.documented {

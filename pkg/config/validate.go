@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"net"
@@ -154,15 +155,15 @@ func (c *checker) collector(cfg Config) {
 	c.listens("collector.listen", k.Listen)
 	c.brand("collector.default_brand", k.Brand, true)
 	names := map[string]string{InboxSource: "the shipped inlet events.inbox"}
-	keys := map[string]string{}
+	keys := map[[32]byte]string{}
 	for i, s := range k.Sources {
-		path := index("collector.sources", i)
+		path := s.path(i)
 		c.sender(path, s.Name, s.Brand, names)
-		c.want(s.WriteKey != "" && s.WriteKey == strings.TrimSpace(s.WriteKey) && !strings.Contains(s.WriteKey, ":"), path+".write_key",
-			"want a key without a colon or white space around it (SDKs send it as the user name of HTTP Basic)")
-		if other, taken := keys[s.WriteKey]; s.WriteKey != "" {
-			c.want(!taken, path+".write_key", "the same as that of %s", other)
-			keys[s.WriteKey] = path
+		c.sourceLimits(path, s, k)
+		if s.KindOrDefault() == KindKafka {
+			c.kafkaSource(path, s)
+		} else {
+			c.httpSource(path, s, keys)
 		}
 	}
 	own := map[string]bool{}
@@ -173,13 +174,12 @@ func (c *checker) collector(cfg Config) {
 	for i, in := range k.Inlets {
 		path := index("collector.inlets", i)
 		c.sender(path, in.Name, in.Brand, names)
-		c.want(in.Topic != "" && topicChars.MatchString(in.Topic) && len(in.Topic) <= maxTopicName, path+".topic", "want the name of a topic, found %q", in.Topic)
-		c.want(!own[in.Topic], path+".topic", "%s is Weft's own", in.Topic)
-		if other, taken := topics[in.Topic]; in.Topic != "" {
-			c.want(!taken, path+".topic", "read by %s already", other)
-			topics[in.Topic] = path
+		c.kafkaInlet(path, in.Source().Kafka, own, topics)
+	}
+	for i, s := range k.Sources {
+		if s.KindOrDefault() == KindKafka {
+			c.kafkaInlet(s.path(i)+".kafka", s.Kafka, own, topics)
 		}
-		c.mapping(path+".mapping", in.Mapping)
 	}
 	c.positive("collector.max_request_bytes", k.MaxRequestBytes)
 	c.want(k.MaxEventBytes > 0 && k.MaxEventBytes <= maxEventBytes, "collector.max_event_bytes",
@@ -189,6 +189,30 @@ func (c *checker) collector(cfg Config) {
 	c.lasts("collector.historical_after", k.HistoricalAfter)
 	c.lasts("collector.produce_timeout", k.ProduceTimeout)
 	c.want(k.UnsubscribeSecret != "", "collector.unsubscribe_secret_file", "want a path")
+}
+
+// kafkaInlet checks how a topic is read; topics are those that are read already.
+func (c *checker) kafkaInlet(path string, in KafkaInlet, own map[string]bool, topics map[string]string) {
+	c.want(in.Topic != "" && topicChars.MatchString(in.Topic) && len(in.Topic) <= maxTopicName, path+".topic", "want the name of a topic, found %q", in.Topic)
+	c.want(!own[in.Topic], path+".topic", "%s is Weft's own", in.Topic)
+	if other, taken := topics[in.Topic]; in.Topic != "" {
+		c.want(!taken, path+".topic", "read by %s already", other)
+		topics[in.Topic] = path
+	}
+	c.mapping(path+".mapping", in.Mapping)
+}
+
+// key notes a write key, and a fault if another source has it.
+func (c *checker) key(path, key string, keys map[[32]byte]string) {
+	if key != "" {
+		c.keyHash(path, sha256.Sum256([]byte(key)), keys)
+	}
+}
+
+func (c *checker) keyHash(path string, sum [32]byte, keys map[[32]byte]string) {
+	other, taken := keys[sum]
+	c.want(!taken, path, "the same key as that of %s", other)
+	keys[sum] = path
 }
 
 func (c *checker) sender(path, name, brand string, names map[string]string) {

@@ -150,8 +150,8 @@ func newSenders(cfg config.Activator, deps Deps) (map[string]connector.Sender, e
 func edges(cfg config.Config) []keyed.Edge {
 	topics := cfg.Topics.Set()
 	inlets := []string{topics.EventsInbox()}
-	for _, in := range cfg.Collector.Inlets {
-		inlets = append(inlets, in.Topic)
+	for _, s := range cfg.Collector.KafkaSources() {
+		inlets = append(inlets, s.Kafka.Topic)
 	}
 	return []keyed.Edge{
 		{Inputs: inlets, Stage: topic.StageCollector},

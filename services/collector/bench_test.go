@@ -104,7 +104,7 @@ func BenchmarkIntake(b *testing.B) {
 					b.Fatal(err)
 				}
 				req.Context = ctx
-				if _, err := f.records(req, endpoints["batch"], sourceOf{name: "web"}, now, "/v1/batch", &lease{b: &budget{max: 1 << 40}}); err != nil {
+				if _, err := f.records(req, endpoints["batch"], item{meta: (&source{name: "web"}).meta(now), source: &source{name: "web"}}, "/v1/batch", &lease{b: &budget{max: 1 << 40}}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -31,7 +31,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/config"
-	"github.com/weft-cdp/weft/pkg/event"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
@@ -255,14 +254,4 @@ func (s *Service) awaitTopics(ctx context.Context) error {
 	}
 	s.become(nil)
 	return nil
-}
-
-// sourceOf is what a configured sender stands for.
-type sourceOf struct {
-	name, brand         string
-	trusted, historical bool
-}
-
-func (s sourceOf) meta(received time.Time) event.Meta {
-	return event.Meta{Source: s.name, Brand: s.brand, ReceivedAt: received, Trusted: s.trusted, Historical: s.historical}
 }

@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -192,8 +193,8 @@ func clean(path string) string {
 // call takes one request of events.
 func (d *door) call(r *http.Request, ep endpoint, path string) answer {
 	key, final := headerKey(r.Header.Get("Authorization"))
-	src, known := d.keys.find(key)
-	if final && !known {
+	src := d.keys.find(key)
+	if final && src == nil {
 		return unknownKey()
 	}
 	room := &lease{b: d.budget}
@@ -201,17 +202,17 @@ func (d *door) call(r *http.Request, ep endpoint, path string) answer {
 	body, err := d.reader.read(r.Body, r.ContentLength, room)
 	received := d.intake.now().UTC().Truncate(time.Millisecond)
 	if err != nil {
-		return d.unreadable(r.Context(), err, body, src, known, received, path)
+		return d.unreadable(r.Context(), err, body, src, received, path)
 	}
 	req, err := event.Split(body)
 	if err != nil {
-		if !known {
+		if src == nil {
 			return refuse(http.StatusBadRequest, event.Reason(err, event.InvalidJSON), err.Error())
 		}
 		return d.keep(r.Context(), err, body, src, received, path)
 	}
-	if !known {
-		if src, known = d.keys.find(req.WriteKey); !known {
+	if src == nil {
+		if src = d.keys.find(req.WriteKey); src == nil {
 			return unknownKey()
 		}
 	}
@@ -225,7 +226,7 @@ func (d *door) call(r *http.Request, ep endpoint, path string) answer {
 		err := &event.Error{Reason: reasonTooManyEvents, Path: "batch", Detail: fmt.Sprintf("has %d events, at most %d", len(req.Items), d.cfg.MaxBatchEvents)}
 		return d.keep(r.Context(), err, body, src, received, path)
 	}
-	recs, err := d.records(req, ep, src, received, path, room)
+	recs, err := d.records(req, ep, item{meta: src.meta(received), source: src, client: clientOf(r)}, path, room)
 	switch {
 	case errors.Is(err, errNoRoom):
 		return later(codeOverloaded, "too many bytes are in flight; come again")
@@ -244,18 +245,26 @@ func unknownKey() answer {
 		"no source has this write key; send it as the user name of HTTP Basic, as a Bearer token, or as writeKey in the body")
 }
 
-// records makes a record of each item, valid or not, in order.
-func (d *door) records(req event.Request, ep endpoint, src sourceOf, received time.Time, path string, room *lease) ([]record, error) {
-	meta := src.meta(received)
-	meta.SentAt = req.SentAt
+func clientOf(r *http.Request) client {
+	c := client{forwardedFor: r.Header.Values("X-Forwarded-For"), userAgent: r.UserAgent()}
+	if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		c.ip = at.Addr().Unmap()
+	}
+	return c
+}
+
+// records makes a record of each item, valid or not, in order. each is what they have in common.
+func (d *door) records(req event.Request, ep endpoint, each item, path string, room *lease) ([]record, error) {
+	each.meta.SentAt = req.SentAt
 	recs := make([]record, len(req.Items))
 	grown := 0
-	for i, item := range req.Items {
+	for i, body := range req.Items {
 		place := ""
 		if req.Batch {
 			place = "batch[" + strconv.Itoa(i) + "]"
 		}
-		recs[i] = d.intake.take(item, meta, event.Filling{Type: ep.typ, MessageID: newMessageID, Context: req.Context}, path, place)
+		each.body = body
+		recs[i] = d.intake.take(each, event.Filling{Type: ep.typ, MessageID: newMessageID, Context: req.Context}, path, place)
 		n := len(recs[i].Value)
 		if grown += n; grown > maxGrowth*d.cfg.MaxRequestBytes {
 			return nil, &event.Error{Reason: event.TooLarge, Path: "context", Detail: "with the batch-level context in every event the batch becomes too large; send smaller batches"}
@@ -268,7 +277,7 @@ func (d *door) records(req event.Request, ep endpoint, src sourceOf, received ti
 }
 
 // unreadable answers a request whose body could not be read.
-func (d *door) unreadable(ctx context.Context, err error, body []byte, src sourceOf, known bool, received time.Time, path string) answer {
+func (d *door) unreadable(ctx context.Context, err error, body []byte, src *source, received time.Time, path string) answer {
 	switch {
 	case errors.Is(err, errNoRoom):
 		return later(codeOverloaded, "too many bytes are in flight; come again")
@@ -279,14 +288,14 @@ func (d *door) unreadable(ctx context.Context, err error, body []byte, src sourc
 	default: // 408 is one of the few codes that SDKs come again for
 		return refuse(http.StatusRequestTimeout, codeIncomplete, "the request ended before its body was complete")
 	}
-	if !known {
+	if src == nil {
 		return refuse(http.StatusBadRequest, event.Reason(err, event.InvalidJSON), err.Error())
 	}
 	return d.keep(ctx, err, body, src, received, path)
 }
 
 // keep answers 400 to a request that cannot be taken apart, once its first bytes are on events.rejected.
-func (d *door) keep(ctx context.Context, why error, body []byte, src sourceOf, received time.Time, path string) answer {
+func (d *door) keep(ctx context.Context, why error, body []byte, src *source, received time.Time, path string) answer {
 	meta := src.meta(received)
 	meta.MessageID = newMessageID()
 	rec := d.intake.reject(body[:min(len(body), maxKeptBytes)], meta, nil, why, path, "")
@@ -305,9 +314,11 @@ func (d *door) send(ctx context.Context, recs []record) error {
 	valid := make([]stream.Record, 0, len(recs))
 	var invalid []stream.Record
 	for i := range recs {
-		if recs[i].reason == "" {
+		switch {
+		case recs[i].suppressed:
+		case recs[i].reason == "":
 			valid = append(valid, recs[i].Record)
-		} else {
+		default:
 			invalid = append(invalid, recs[i].Record)
 		}
 	}
@@ -340,7 +351,7 @@ func (d *door) send(ctx context.Context, recs []record) error {
 // first bytes on events.rejected. Those sent twice by this have the same message ids.
 func (d *door) sendSingly(ctx context.Context, recs []record) error {
 	for i := range recs {
-		if recs[i].reason != "" {
+		if recs[i].reason != "" || recs[i].suppressed {
 			continue
 		}
 		err := d.collected.SendAll(ctx, []stream.Record{recs[i].Record})

@@ -32,7 +32,7 @@ const (
 // inlet reads one topic of foreign records. Per partition: fetch, make events, produce, commit, in that order;
 // nothing is produced past a failed request, so that positions leave no gap (architecture section 4, rule 1).
 type inlet struct {
-	source  sourceOf
+	source  *source
 	topic   string
 	group   string
 	mapping func(body []byte) ([]byte, error) // nil: the records are events in Segment's shape
@@ -51,25 +51,28 @@ type inlet struct {
 // newInlets makes the shipped inbox and the configured inlets; the error names every faulty mapping.
 func newInlets(cfg config.Config, deps Deps, in *intake, m *metrics) ([]*inlet, error) {
 	set := cfg.Topics.Set()
-	all := append([]config.Inlet{{Name: config.InboxSource, Topic: set.EventsInbox(), Trusted: true}}, cfg.Collector.Inlets...)
+	inbox := config.Source{Name: config.InboxSource, Kind: config.KindKafka, Trusted: true, Kafka: config.KafkaInlet{Topic: set.EventsInbox()}}
+	all := append([]config.Source{inbox}, cfg.Collector.KafkaSources()...)
 	inlets := make([]*inlet, 0, len(all))
 	var errs []error
-	for i, c := range all {
+	for _, c := range all {
+		src, err := newSource(cfg.Collector, c)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		x := &inlet{
-			source: sourceOf{c.Name, c.Brand, c.Trusted, c.Historical}, topic: c.Topic, group: set.Group(topic.StageCollector, c.Topic),
+			source: src, topic: c.Kafka.Topic, group: set.Group(topic.StageCollector, c.Kafka.Topic),
 			set: set, client: deps.Stream, intake: in, metrics: m,
-			log: deps.Log.With(zap.String("inlet", c.Name), zap.String("topic", c.Topic)), behind: map[int]bool{},
+			log: deps.Log.With(zap.String("inlet", c.Name), zap.String("topic", c.Kafka.Topic)), behind: map[int]bool{},
 		}
 		x.panics = x.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 			return zapcore.NewSamplerWithOptions(c, panicLogEvery, 1, 0)
 		}))
-		if x.source.brand == "" {
-			x.source.brand = cfg.Collector.Brand
-		}
-		if len(c.Mapping) > 0 {
-			mapping, err := event.CompileMapping(c.Mapping)
+		if len(c.Kafka.Mapping) > 0 {
+			mapping, err := event.CompileMapping(c.Kafka.Mapping)
 			if err != nil {
-				errs = append(errs, fmt.Errorf("collector.inlets[%d] (%s): mapping: %w", i-1, c.Name, err))
+				errs = append(errs, fmt.Errorf("source %s: mapping: %w", c.Name, err))
 			}
 			x.mapping = mapping.Event
 		}
@@ -208,7 +211,7 @@ func (c *committer) commit(ctx context.Context, offset int64) error {
 	return nil
 }
 
-// pass produces the events of recs and returns nil when Kafka has all of them. events.collected comes first, its
+// pass produces the events of recs and returns nil when Kafka has all of them that are to be kept. events.collected comes first, its
 // partitions side by side; then events.rejected, when it is known what the broker refuses: the positions of one
 // source must grow in each of its partitions, else the smaller one is dropped as a repeat.
 func (in *inlet) pass(ctx context.Context, recs []stream.Record) error {
@@ -222,9 +225,18 @@ func (in *inlet) pass(ctx context.Context, recs []stream.Record) error {
 	if err != nil {
 		return err
 	}
-	return in.each(made, true, func(partition int, list []int) error {
+	err = in.each(made, true, func(partition int, list []int) error {
 		return in.reject(ctx, partition, recs, made, list)
 	})
+	if err != nil {
+		return err
+	}
+	for i := range made {
+		if made[i].suppressed {
+			in.intake.acknowledged(&made[i])
+		}
+	}
+	return nil
 }
 
 // each calls f side by side for the partitions that the collected, or else the rejected, ones of made are for.
@@ -232,7 +244,7 @@ func (in *inlet) pass(ctx context.Context, recs []stream.Record) error {
 func (in *inlet) each(made []record, rejected bool, f func(partition int, list []int) error) error {
 	lists := map[int][]int{}
 	for i := range made {
-		if (made[i].reason != "") == rejected {
+		if (made[i].reason != "") == rejected && !made[i].suppressed {
 			p := topic.Partition(made[i].Key, in.set.Partitions)
 			lists[p] = append(lists[p], i)
 		}
@@ -358,7 +370,8 @@ func (in *inlet) record(rec *stream.Record) record {
 		meta.MessageID = id
 		r = in.intake.reject(rec.Value, meta, nil, err, origin, "")
 	} else {
-		r = in.intake.take(body, meta, event.Filling{MessageID: func() string { return id }}, origin, "")
+		it := item{body: body, meta: meta, source: in.source}
+		r = in.intake.take(it, event.Filling{MessageID: func() string { return id }}, origin, "")
 		if r.reason != "" {
 			r.Value = rec.Value[:min(len(rec.Value), in.intake.cfg.MaxEventBytes)] // the bytes as they came
 		}

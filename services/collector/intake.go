@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -40,35 +41,70 @@ type intake struct {
 // record is a record with the topic it is for.
 type record struct {
 	stream.Record
-	meta   event.Meta
-	reason string // "" for events.collected, else for events.rejected
+	meta       event.Meta
+	reason     string // "" for events.collected, else for events.rejected
+	suppressed bool   // for neither
 }
 
 // take checks, completes and stamps one item. origin says where it came from, in words for events.rejected;
 // place is put before its error.
-func (in *intake) take(item []byte, meta event.Meta, fill event.Filling, origin, place string) record {
+func (in *intake) take(it item, fill event.Filling, origin, place string) record {
+	came := it.body
 	reject := func(why error) record {
+		meta := it.meta
 		if meta.MessageID == "" && fill.MessageID != nil {
 			meta.MessageID = fill.MessageID() // its own could not be read
 		}
-		return in.reject(item, meta, nil, why, origin, place)
+		return in.reject(came, meta, nil, why, origin, place)
 	}
-	if len(item) > in.cfg.MaxEventBytes {
-		return reject(in.tooLarge(item))
+	if len(came) > in.cfg.MaxEventBytes {
+		return reject(in.tooLarge(came))
 	}
-	e, err := event.Complete(item, fill, meta)
+	e, err := complete(&it, fill)
+	if errors.Is(err, errSuppressed) {
+		return record{meta: it.meta, suppressed: true}
+	}
 	if err != nil {
+		if e != nil {
+			return in.reject(came, e.Meta, e.Key(), err, origin, place)
+		}
 		return reject(err)
 	}
 	if len(e.Body) > in.cfg.MaxEventBytes {
 		return reject(in.tooLarge(e.Body))
 	}
 	if err := e.Validate(); err != nil {
-		return in.reject(item, e.Meta, e.Key(), err, origin, place)
+		return in.reject(came, e.Meta, e.Key(), err, origin, place)
 	}
 	m := e.Meta
+	if e.TimeClamped {
+		m.AddFlag(event.FlagLateClamped)
+	}
 	m.Historical = m.Historical || e.SaysHistorical() || m.ReceivedAt.Sub(e.Time) > in.cfg.HistoricalAfter
 	return record{Record: stream.Record{Key: e.Key(), Value: e.Body, Headers: topic.MetaHeaders(m)}, meta: m}
+}
+
+// complete fills in what the sender left out, has the source's steps done, and reads the event. There may be an event
+// beside an error: of a step that refuses it.
+func complete(it *item, fill event.Filling) (*event.Event, error) {
+	if len(it.source.steps) == 0 { // the usual case, in one pass
+		return event.Complete(it.body, fill, it.meta)
+	}
+	body, err := event.Compose(it.body, fill)
+	if err != nil {
+		return nil, err
+	}
+	it.body = body
+	for _, do := range it.source.steps {
+		if why := do(it); why != nil {
+			e, err := event.Decode(it.body, it.meta)
+			if err != nil {
+				return nil, why
+			}
+			return e, why
+		}
+	}
+	return event.Decode(it.body, it.meta)
 }
 
 func (in *intake) tooLarge(item []byte) error {
@@ -92,8 +128,12 @@ func (in *intake) reject(item []byte, meta event.Meta, key []byte, why error, or
 	return record{Record: stream.Record{Key: key, Value: item, Headers: headers}, meta: meta, reason: reason}
 }
 
-// acknowledged counts a record that Kafka has.
+// acknowledged counts a record that Kafka has, or that is not to be kept.
 func (in *intake) acknowledged(r *record) {
+	if r.suppressed {
+		in.metrics.events.WithLabelValues(r.meta.Source, "suppressed").Inc()
+		return
+	}
 	if r.reason == "" {
 		in.metrics.events.WithLabelValues(r.meta.Source, "stored").Inc()
 		return

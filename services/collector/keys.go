@@ -15,31 +15,46 @@ import (
 // time of an answer tells nothing about them.
 type keys struct {
 	hashes  [][sha256.Size]byte
-	sources []sourceOf
+	sources []*source
 }
 
 func newKeys(cfg config.Collector) (*keys, error) {
 	k := &keys{}
 	var errs []error
 	for i, s := range cfg.Sources {
-		src := sourceOf{s.Name, s.Brand, s.Trusted, s.Historical}
-		if src.brand == "" {
-			src.brand = cfg.Brand
+		if s.KindOrDefault() == config.KindKafka {
+			continue
 		}
+		src, err := newSource(cfg, s)
 		switch {
-		case s.WriteKey == "":
+		case err != nil:
+			errs = append(errs, err)
+		case s.WriteKey == "" && len(s.WriteKeyHashes) == 0:
 			errs = append(errs, fmt.Errorf("collector.sources[%d].write_key: empty", i))
 		case s.Name == UnsubscribeSource:
 			errs = append(errs, fmt.Errorf("collector.sources[%d].name: %q is the collector's own", i, s.Name))
 		}
-		k.hashes = append(k.hashes, sha256.Sum256([]byte(s.WriteKey)))
-		k.sources = append(k.sources, src)
+		if s.WriteKey != "" {
+			k.add(sha256.Sum256([]byte(s.WriteKey)), src)
+		}
+		for _, text := range s.WriteKeyHashes {
+			sum, err := config.ParseKeyHash(text)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("source %s: write_key_hashes: %w", s.Name, err))
+			}
+			k.add(sum, src)
+		}
 	}
 	return k, errors.Join(errs...)
 }
 
-// find looks at all keys, always.
-func (k *keys) find(key string) (sourceOf, bool) {
+func (k *keys) add(sum [sha256.Size]byte, src *source) {
+	k.hashes = append(k.hashes, sum)
+	k.sources = append(k.sources, src)
+}
+
+// find looks at all keys, always; nil: no source has it.
+func (k *keys) find(key string) *source {
 	hash := sha256.Sum256([]byte(key))
 	at := -1
 	for i := range k.hashes {
@@ -48,9 +63,9 @@ func (k *keys) find(key string) (sourceOf, bool) {
 		}
 	}
 	if at < 0 || key == "" {
-		return sourceOf{}, false
+		return nil
 	}
-	return k.sources[at], true
+	return k.sources[at]
 }
 
 // headerKey reads the write key of an Authorization header: the user name of Basic (a missing colon is

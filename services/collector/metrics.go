@@ -26,7 +26,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "weft_collector_request_seconds",
 			Help: "Time to answer, from the first byte of the header.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}, []string{"endpoint"}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_events_total",
-			Help: "Events acknowledged by Kafka, by source and whether they are on events.collected (stored) or events.rejected."}, []string{"source", "result"}),
+			Help: "Events answered for, by source and whether they are on events.collected (stored), on events.rejected (rejected) or must not be kept (suppressed)."}, []string{"source", "result"}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_rejected_total",
 			Help: "Events and requests on events.rejected by source and reason."}, []string{"source", "reason"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "weft_collector_in_flight_bytes",

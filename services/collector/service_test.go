@@ -491,5 +491,5 @@ func TestFaultyMappingsAreNamed(t *testing.T) {
 	b := newBroker(t)
 	b.cfg.Collector.Inlets[0].Mapping["userID"] = "$.x"
 	_, err := New(b.cfg, Deps{Stream: b.client, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(), Now: time.Now})
-	require.ErrorContains(t, err, "collector.inlets[0] (till): mapping: userID: is no field of an event")
+	require.ErrorContains(t, err, "source till: mapping: userID: is no field of an event")
 }

@@ -13,7 +13,7 @@ func (d *door) settings(r *http.Request, key string) answer {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return notAllowed(http.MethodGet)
 	}
-	if _, known := d.keys.find(key); !known {
+	if d.keys.find(key) == nil {
 		return unknownKey()
 	}
 	protocol := "http"

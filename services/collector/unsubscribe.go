@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/event"
 	"github.com/weft-cdp/weft/pkg/unsubscribe"
 )
@@ -86,12 +87,12 @@ func (d *door) unsubscribed(c unsubscribe.Claim, token string) (record, error) {
 	if err != nil {
 		return record{}, fmt.Errorf("encode the unsubscription: %w", err)
 	}
-	src := sourceOf{name: UnsubscribeSource, brand: c.Brand, trusted: true}
+	src := &source{name: UnsubscribeSource, kind: config.KindServer, brand: c.Brand, trusted: true}
 	if src.brand == "" {
 		src.brand = d.cfg.Brand
 	}
-	meta := src.meta(d.intake.now().UTC().Truncate(time.Millisecond))
-	return d.intake.take(bytes.TrimSpace(body.Bytes()), meta, event.Filling{}, unsubscribe.Path, ""), nil
+	it := item{body: bytes.TrimSpace(body.Bytes()), meta: src.meta(d.intake.now().UTC().Truncate(time.Millisecond)), source: src}
+	return d.intake.take(it, event.Filling{}, unsubscribe.Path, ""), nil
 }
 
 func (d *door) html(status int, title, text string, ask bool) answer {

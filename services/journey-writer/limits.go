@@ -122,8 +122,8 @@ const (
 func inputs(cfg config.Config, t topic.Set) []input {
 	rejecting := []string{topic.StageStitcher, topic.StageBuilder, topic.StageDecide, topic.StageDeliver,
 		topic.StageCollector + "/" + t.EventsInbox()}
-	for _, in := range cfg.Collector.Inlets {
-		rejecting = append(rejecting, inletStage(in))
+	for _, s := range cfg.Collector.KafkaSources() {
+		rejecting = append(rejecting, inletStage(s.Kafka.Topic))
 	}
 	return []input{
 		{t.EventsIdentified(), []string{topic.StageStitcher}, kindEvents},
@@ -136,4 +136,4 @@ func inputs(cfg config.Config, t topic.Set) []input {
 }
 
 // inletStage is the stage in the source positions of what the collector reads from an inlet's topic.
-func inletStage(in config.Inlet) string { return topic.StageCollector + "/" + in.Topic }
+func inletStage(name string) string { return topic.StageCollector + "/" + name }

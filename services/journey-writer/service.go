@@ -58,7 +58,7 @@ type Deps struct {
 type Service struct {
 	deps    Deps
 	topics  topic.Set
-	inlets  []config.Inlet
+	inlets  []config.Source // that read a topic
 	inputs  []input
 	limits  limits
 	metrics *metrics
@@ -85,7 +85,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	}
 	set := topic.Set{Prefix: cfg.Topics.Prefix, Partitions: cfg.Topics.Partitions}
 	s := &Service{
-		deps: deps, topics: set, inlets: cfg.Collector.Inlets, inputs: inputs(cfg, set),
+		deps: deps, topics: set, inlets: cfg.Collector.KafkaSources(), inputs: inputs(cfg, set),
 		reload: make(chan struct{}, 1), owned: map[*partitionMetrics]bool{}, given: map[string]int{}, pools: map[kind]*pool{},
 	}
 	for _, in := range s.inputs {
@@ -174,13 +174,13 @@ func (s *Service) checkInlets(ctx context.Context) error {
 	counts := map[string]int{}
 	delay := firstRetry
 	for i := 0; i < len(s.inlets); {
-		name := s.inlets[i].Topic
+		name := s.inlets[i].Kafka.Topic
 		n, err := s.deps.Stream.PartitionCount(ctx, name)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
-			counts[inletStage(s.inlets[i])] = n
+			counts[inletStage(name)] = n
 			i++
 		case errors.Is(err, stream.ErrUnknownTopic):
 			i++

@@ -145,13 +145,14 @@ func checkKafka(ctx context.Context, cfg config.Config) (string, error) {
 			return "", fmt.Errorf("topic %s: %s (see 'weft topics')", s.Name, state)
 		}
 	}
-	for i, in := range cfg.Collector.Inlets {
+	inlets := cfg.Collector.KafkaSources()
+	for _, in := range inlets {
 		// The fence waits for every inlet: one that does not exist holds all messages.
-		if _, err := client.PartitionCount(ctx, in.Topic); err != nil {
-			return "", fmt.Errorf("collector.inlets[%d].topic: %w", i, err)
+		if _, err := client.PartitionCount(ctx, in.Kafka.Topic); err != nil {
+			return "", fmt.Errorf("topic %s of inlet %s: %w", in.Kafka.Topic, in.Name, err)
 		}
 	}
-	return fmt.Sprintf("%v: reached, %d topics with %d partitions, %d inlets", cfg.Kafka.Brokers, len(specs), cfg.Topics.Partitions, len(cfg.Collector.Inlets)), nil
+	return fmt.Sprintf("%v: reached, %d topics with %d partitions, %d inlets", cfg.Kafka.Brokers, len(specs), cfg.Topics.Partitions, len(inlets)), nil
 }
 
 func checkRedis(ctx context.Context, cfg config.Config) (string, error) {

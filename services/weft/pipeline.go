@@ -39,8 +39,8 @@ func newPipeline(ctx context.Context, f *daemon.Frame, cfg config.Config) (*pipe
 	specs := cfg.Topics.Set().Specs()
 	if parts.KafkaAddr != "" {
 		// Nobody else would make the inlets' topics in a Kafka of our own.
-		for _, in := range cfg.Collector.Inlets {
-			specs = append(specs, topic.Spec{Name: in.Topic, Partitions: cfg.Topics.Partitions})
+		for _, s := range cfg.Collector.KafkaSources() {
+			specs = append(specs, topic.Spec{Name: s.Kafka.Topic, Partitions: cfg.Topics.Partitions})
 		}
 	}
 	if err := p.conns.stream.EnsureTopics(ctx, specs, cfg.Topics); err != nil {

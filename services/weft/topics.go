@@ -70,16 +70,16 @@ func printTopics(ctx context.Context, out io.Writer, client *stream.Client, cfg 
 		wrong = wrong || state != topicFine
 		_, _ = fmt.Fprintf(w, "%s\t%d partitions\t%s\n", s.Name, s.Partitions, state) // Flush tells
 	}
-	for _, in := range cfg.Collector.Inlets {
+	for _, in := range cfg.Collector.KafkaSources() {
 		var state string
-		if n, err := client.PartitionCount(ctx, in.Topic); errors.Is(err, stream.ErrUnknownTopic) {
+		if n, err := client.PartitionCount(ctx, in.Kafka.Topic); errors.Is(err, stream.ErrUnknownTopic) {
 			state = "yours; does not exist yet"
 		} else if err != nil {
 			return err
 		} else {
 			state = fmt.Sprintf("yours; %d partitions", n)
 		}
-		_, _ = fmt.Fprintf(w, "%s\tinlet %s\t%s\n", in.Topic, in.Name, state)
+		_, _ = fmt.Fprintf(w, "%s\tinlet %s\t%s\n", in.Kafka.Topic, in.Name, state)
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -179,7 +179,7 @@ func sourceFor(ch Channel, sources []config.Source) (config.Source, bool) {
 		func(s config.Source) bool { return s.Trusted == (ch == Shop) },
 	} {
 		for _, s := range sources {
-			if like(s) {
+			if s.WriteKey != "" && like(s) { // one that is there as a hash only cannot be used
 				return s, true
 			}
 		}

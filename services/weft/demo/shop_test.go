@@ -262,7 +262,7 @@ func TestConfigureIsAnOrdinaryConfiguration(t *testing.T) {
 		require.True(t, ok)
 		require.Equal(t, string(ch), src.Name)
 	}
-	src, ok := sourceFor(App, []config.Source{{Name: "backend", Trusted: true}, {Name: "shop-web"}})
+	src, ok := sourceFor(App, []config.Source{{Name: "backend", Trusted: true, WriteKey: "b"}, {Name: "app"}, {Name: "shop-web", WriteKey: "w"}})
 	require.True(t, ok)
 	require.Equal(t, "shop-web", src.Name)
 }

@@ -1,0 +1,66 @@
+package collector
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/event"
+)
+
+// source is a configured sender, compiled. Safe for concurrent use.
+type source struct {
+	name, brand, kind   string
+	trusted, historical bool
+	steps               []step
+}
+
+// newSource compiles one; its error names the field.
+func newSource(cfg config.Collector, s config.Source) (*source, error) {
+	src := &source{name: s.Name, brand: s.Brand, kind: s.KindOrDefault(), trusted: s.Trusted, historical: s.Historical}
+	if src.brand == "" {
+		src.brand = cfg.Brand
+	}
+	var err error
+	if src.steps, err = newSteps(cfg, s); err != nil {
+		return nil, fmt.Errorf("source %s: %w", s.Name, err)
+	}
+	return src, nil
+}
+
+func (s *source) meta(received time.Time) event.Meta {
+	return event.Meta{Source: s.name, Brand: s.brand, ReceivedAt: received, Trusted: s.trusted, Historical: s.historical}
+}
+
+// client is what is known of who made a request; the zero value for a record of a topic.
+type client struct {
+	ip           netip.Addr // the other end of the connection
+	forwardedFor []string   // X-Forwarded-For as it came: whoever sent it may have made it up
+	userAgent    string
+}
+
+// item is one event on its way through the door.
+type item struct {
+	// body is a JSON object that has a type and, over HTTP, a messageId. A step that changes it puts a new one in
+	// its place, made by editing the text, so that digits and unknown members stay as they came.
+	body   []byte
+	meta   event.Meta // source, brand, receipt; of the message id only what stood outside of the body
+	source *source
+	client client
+}
+
+// step is one thing that a source does with each of its items, valid or not. It is safe for concurrent use, does no
+// I/O, and gives the same for the same item. It may change body and the flags, or return an *event.Error: the item goes
+// to events.rejected, as it came; or errSuppressed: it is counted and not stored.
+type step func(it *item) error
+
+// errSuppressed says that nothing may be kept of an item.
+var errSuppressed = fmt.Errorf("the person, or the lack of consent, forbids to store it")
+
+// newSteps compiles what a source is to do, in this order: transformations, enrichment, consent and suppression,
+// tracking plan. What is configured of them adds itself here.
+func newSteps(_ config.Collector, _ config.Source) ([]step, error) {
+	var steps []step
+	return steps, nil
+}
