@@ -32,6 +32,7 @@ func records(t *testing.T, brokers []string) {
 	t.Run("codecs", func(t *testing.T) { testCodecs(t, brokers) })
 	t.Run("aborted", func(t *testing.T) { testAborted(t, brokers) })
 	t.Run("bounds", func(t *testing.T) { testBounds(t, brokers) })
+	t.Run("since", func(t *testing.T) { testSince(t, brokers) })
 	t.Run("empty fetch waits", func(t *testing.T) { testEmptyFetch(t, brokers) })
 	t.Run("many partitions", func(t *testing.T) { testManyPartitions(t, brokers) })
 	t.Run("oversized", func(t *testing.T) { testOversized(t, brokers) })

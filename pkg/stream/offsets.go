@@ -16,6 +16,12 @@ const (
 	earliestOffset = -2
 )
 
+// Offsets of ListOffsets that are none.
+const (
+	noSuchTime = -1 // the broker's: no record is that young
+	unanswered = -2 // ours
+)
+
 // noEpoch tells the broker not to compare leader epochs.
 const noEpoch = -1
 
@@ -38,6 +44,26 @@ func (c *Client) EndOffsets(ctx context.Context, topicName string) ([]int64, err
 // StartOffsets returns the first offset still in the log of every partition (index = partition).
 func (c *Client) StartOffsets(ctx context.Context, topicName string) ([]int64, error) {
 	return c.listOffsets(ctx, topicName, earliestOffset)
+}
+
+// OffsetsSince returns, for every partition (index = partition), the first offset whose record was written at t or
+// later, by the records' own timestamps; where there is none, the end. It is for people who look back, not for
+// decisions: what orders records is their offset.
+func (c *Client) OffsetsSince(ctx context.Context, topicName string, t time.Time) ([]int64, error) {
+	ends, err := c.EndOffsets(ctx, topicName)
+	if err != nil {
+		return nil, err
+	}
+	offsets, err := c.listOffsets(ctx, topicName, max(t.UnixMilli(), 0))
+	if err != nil {
+		return nil, err
+	}
+	for p, o := range offsets {
+		if o == noSuchTime && p < len(ends) {
+			offsets[p] = ends[p]
+		}
+	}
+	return offsets, nil
 }
 
 func (c *Client) listOffsets(ctx context.Context, topicName string, at int64) ([]int64, error) {
@@ -83,7 +109,7 @@ func (c *Client) listOffsetsOnce(ctx context.Context, topicName string, at int64
 	}
 	offsets := make([]int64, len(meta[topicName].leaders))
 	for i := range offsets {
-		offsets[i] = -1
+		offsets[i] = unanswered
 	}
 	for leader, partitions := range byLeader {
 		if err := c.listOffsetsOf(ctx, leader, topicName, partitions, at, offsets); err != nil {
@@ -91,7 +117,7 @@ func (c *Client) listOffsetsOnce(ctx context.Context, topicName string, at int64
 		}
 	}
 	for p, o := range offsets {
-		if o < 0 {
+		if o == unanswered || o < 0 && at < 0 {
 			return nil, fmt.Errorf("partition %d was not answered: %w", p, errMalformed)
 		}
 	}

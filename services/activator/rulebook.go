@@ -18,6 +18,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/connector"
 	"github.com/weft-cdp/weft/pkg/journey"
 	"github.com/weft-cdp/weft/pkg/store"
+	"github.com/weft-cdp/weft/pkg/suppression"
 	"github.com/weft-cdp/weft/pkg/unsubscribe"
 )
 
@@ -46,14 +47,14 @@ type file struct {
 // rulebook is what the decisions read besides a person's state: journeys, their old versions, the
 // suppression list. One goroutine loads; any may read.
 type rulebook struct {
-	dir, suppressionFile string
-	prefix               string
-	publicURL            string
-	secret               []byte
-	channels             map[string]bool
-	store                *store.Client
-	log                  *zap.Logger
-	metrics              *metrics
+	dir       string
+	prefix    string
+	publicURL string
+	secret    []byte
+	channels  map[string]bool
+	store     *store.Client
+	log       *zap.Logger
+	metrics   *metrics
 
 	current atomic.Pointer[journey.Decider]
 
@@ -62,16 +63,16 @@ type rulebook struct {
 
 	// Of the loading goroutine.
 	files      map[string]*file // by path
-	listStamp  stamp
-	suppressed map[string]bool
+	list       *suppression.List
+	suppressed *suppression.Entries
 }
 
 // newRulebook looks at the directory and the suppression list, so that a wrong path is told at once.
 func newRulebook(cfg config.Config, secret []byte, senders map[string]connector.Sender, deps Deps, m *metrics) (*rulebook, error) {
 	b := &rulebook{
-		dir: cfg.Activator.Journeys, suppressionFile: cfg.Activator.SuppressionFile, prefix: cfg.Topics.Prefix,
+		dir: cfg.Activator.Journeys, prefix: cfg.Topics.Prefix,
 		publicURL: cfg.Activator.PublicURL, secret: secret, channels: map[string]bool{}, store: deps.Store, log: deps.Log, metrics: m,
-		versions: map[string]*journey.Journey{}, files: map[string]*file{}, suppressed: map[string]bool{},
+		versions: map[string]*journey.Journey{}, files: map[string]*file{},
 	}
 	for name := range senders {
 		b.channels[name] = true
@@ -81,8 +82,9 @@ func newRulebook(cfg config.Config, secret []byte, senders map[string]connector.
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("activator.journeys: %s is not a directory", b.dir)
 	}
-	if _, _, err := b.readList(); err != nil {
-		return nil, err
+	var err error
+	if b.list, err = suppression.Open(cfg.Activator.SuppressionFile); err != nil {
+		return nil, fmt.Errorf("activator.suppression_file: %w", err)
 	}
 	return b, nil
 }
@@ -159,15 +161,12 @@ func (b *rulebook) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	list, at, err := b.readList()
-	if err != nil {
-		return err
+	if _, err := b.list.Refresh(); err != nil {
+		return fmt.Errorf("activator.suppression_file: %w", err)
 	}
-	if !changed && at == b.listStamp && b.loaded() {
+	list := b.list.Entries()
+	if !changed && list == b.suppressed && b.loaded() {
 		return nil
-	}
-	if list == nil {
-		list = b.suppressed
 	}
 	// Every version is in Redis before the first cart can be armed with it.
 	for path, f := range files {
@@ -182,7 +181,7 @@ func (b *rulebook) reload(ctx context.Context) error {
 		}
 	}
 	b.tell(files)
-	b.files, b.suppressed, b.listStamp = files, list, at
+	b.files, b.suppressed = files, list
 	b.publish()
 	return nil
 }
@@ -320,10 +319,10 @@ func (b *rulebook) publish() {
 	suppressed := b.suppressed
 	b.current.Store(&journey.Decider{
 		Journeys: js, Version: b.version, Channels: b.channels, Unsubscribe: b.unsubscribe,
-		Suppressed: func(address string) bool { return suppressed[foldAddress(address)] },
+		Suppressed: suppressed.Has,
 	})
 	b.metrics.journeys.Set(float64(len(js)))
-	b.metrics.listed.Set(float64(len(suppressed)))
+	b.metrics.listed.Set(float64(suppressed.Len()))
 	b.metrics.reloads.Inc()
 }
 
