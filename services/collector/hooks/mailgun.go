@@ -1,0 +1,98 @@
+package hooks
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+	"time"
+
+	"github.com/valyala/fastjson"
+
+	"github.com/weft-cdp/weft/pkg/event"
+)
+
+// mailgun reads Mailgun's webhooks (documentation.mailgun.com, Webhooks): one event, with a signature in the body
+// that covers a time and a random token, but not the event.
+type mailgun struct {
+	secrets   [][]byte
+	tolerance time.Duration
+}
+
+// Verify takes the signature of the account, and that of a parent account where the domain is a subaccount's.
+func (m *mailgun) Verify(d *Delivery) error {
+	var res Result
+	v := object(d.Body, &res)
+	if v == nil {
+		return ErrUnsigned
+	}
+	s := v.Get("signature")
+	at, token := text(s, "timestamp"), text(s, "token")
+	if token == "" || !inTime(at, d.Received, m.tolerance) {
+		return ErrUnsigned
+	}
+	for _, name := range []string{"signature", "parent-signature"} {
+		mac, err := hex.DecodeString(text(s, name))
+		if err == nil && signed(sha256.New, m.secrets, mac, []byte(at), []byte(token)) {
+			return nil
+		}
+	}
+	return ErrUnsigned
+}
+
+func (m *mailgun) Events(d *Delivery) Result {
+	var res Result
+	v := object(d.Body, &res)
+	if v == nil {
+		return res
+	}
+	data := v.Get("event-data")
+	if data == nil || data.Type() != fastjson.TypeObject {
+		res.refuse(d.Body, event.InvalidType, "event-data", "is not an object")
+		return res
+	}
+	mailgunEvent(data, &res)
+	return res
+}
+
+func mailgunEvent(v *fastjson.Value, res *Result) {
+	raw := v.MarshalTo(nil)
+	status, client := v.Get("delivery-status"), v.Get("client-info")
+	x := mail{
+		provider: Mailgun, id: text(v, "id"), at: text(v, "timestamp"), recipient: text(v, "recipient"),
+		header: text(v, "message", "headers", "message-id"), subject: text(v, "message", "headers", "subject"),
+		weft: text(v, "user-variables", "weft_message_id"), link: text(v, "url"),
+		ip: text(v, "ip"), agent: text(client, "user-agent"), machine: text(client, "bot") != "",
+	}
+	switch kind := strings.ToLower(text(v, "event")); kind {
+	case "delivered":
+		x.name = emailDelivered
+	case "opened":
+		x.name = emailOpened
+	case "clicked":
+		x.name = emailLinkClicked
+	case "failed":
+		if text(v, "severity") == "temporary" { // it is tried again
+			res.Ignored++
+			return
+		}
+		x.name, x.bounce = emailBounced, text(v, "severity")
+		x.reason = first(text(status, "message"), text(status, "description"), text(v, "reason"))
+		x.status = first(text(status, "enhanced-code"), text(status, "code"))
+	case "complained":
+		x.name = emailMarkedAsSpam
+	case "unsubscribed":
+		x.name = unsubscribed
+	case "accepted", "rejected", "stored", "list_member_uploaded", "list_member_upload_error", "list_uploaded":
+		res.Ignored++
+		return
+	default:
+		res.refuse(raw, UnknownTopic, "event", "%.80q is not read", kind)
+		return
+	}
+	if x.id == "" {
+		x.id = digest(raw)
+	}
+	x.id = "mailgun:" + x.id
+	x.tags = texts(v.Get("tags"))
+	x.event(res)
+}
