@@ -97,6 +97,13 @@ SIMULATE = go test ./services/weft/simulate -count=1 -timeout 0 -v
 simulate: ## The services under virtual time and seeded faults (SEEDS=1000, or SEED=42 SHAPE=crash)
 	$(SIMULATE) -run '^TestSimulate$$' -seeds $(SEEDS) -seed $(SEED) -shape '$(SHAPE)'
 
+.PHONY: simulate-long
+simulate-long: MINUTES = 60
+simulate-long: LEDGER = .cache/simulate
+simulate-long: ## Schedules on and on, from the seeds where the last run ended; its ledger adds up (MINUTES=60 LEDGER=dir)
+	nice -n 19 $(SIMULATE) -run '^TestLong$$' -ledger '$(abspath $(LEDGER))' -minutes $(MINUTES) -shape '$(SHAPE)' \
+		-commit "$$(git describe --always --dirty)" $(ARGS)
+
 .PHONY: simulate-mutations
 simulate-mutations: ## Break the code on purpose, one place after the other: the simulation must catch each (ARGS="-mutation trim-too-far")
 	$(SIMULATE) -tags mutations -run '^TestMutationsAreCaught$$' $(ARGS)

@@ -46,12 +46,14 @@ const (
 	topicsPause    = time.Second // between looks at whether the topics exist
 )
 
-// Deps is what the collector stands on. All are required.
+// Deps is what the collector stands on. All but Listen are required.
 type Deps struct {
 	Stream  *stream.Client
 	Log     *zap.Logger
 	Metrics prometheus.Registerer
 	Now     func() time.Time
+	// Listen binds the HTTP door's address; nil: net.Listen. For networks inside a process.
+	Listen func(network, address string) (net.Listener, error)
 }
 
 // sender hands over records and returns nil only when all in-sync replicas have all of them. Keys and values
@@ -113,7 +115,11 @@ func (s *Service) Listen() error {
 	if s.listener != nil {
 		return nil
 	}
-	l, err := net.Listen("tcp", s.cfg.Collector.Listen)
+	bind := s.deps.Listen
+	if bind == nil {
+		bind = net.Listen
+	}
+	l, err := bind("tcp", s.cfg.Collector.Listen)
 	if err != nil {
 		return fmt.Errorf("open the HTTP door: %w", err)
 	}

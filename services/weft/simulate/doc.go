@@ -10,6 +10,7 @@
 //
 //	make simulate SEEDS=1000              a thousand schedules of every shape
 //	make simulate SEED=42 SHAPE=crash     one schedule, with its trace
+//	make simulate-long MINUTES=60         schedules on and on, counted in a ledger that adds up over runs
 //	make simulate-mutations               every mutation must be caught
 //
 // # How it works
@@ -20,6 +21,11 @@
 // its answer comes back, the plan is asked what shall happen (plan_test.go). A crash cuts all connections of the
 // process in that instant and ends it; another starts later. A frozen process reads and sends nothing until
 // it thaws, and then goes on with what was in flight, as after SIGSTOP.
+//
+// Events come in two ways. Where a shape has the collector, every device and the shop's server is an SDK that calls
+// its HTTP door and calls again until it hears 200 (sources_test.go, door_test.go), and the till writes into the
+// inbox, which the collector's inlet reads. Where it has not, a producer that nothing befalls stands for the doors.
+// The oracle takes what events.collected holds as what there is, and holds what the doors said against that.
 //
 // What happens is derived by a hash from the seed, the process, what the request is, and how many of that
 // sort there were: not from one sequence of random numbers, so that a small difference in the order of

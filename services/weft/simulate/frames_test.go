@@ -31,6 +31,7 @@ const (
 	member   class = "member"  // joins, heartbeats, leaves
 	inserts  class = "insert"  // ClickHouse
 	sends    class = "send"    // a message to its channel
+	asks     class = "ask"     // a source's request to the HTTP door
 )
 
 // framing takes a byte stream apart.

@@ -24,6 +24,7 @@ type load struct {
 	doubles int           // of ten events, how many are sent again
 	poison  int           // records that nobody can read
 	old     int           // of ten carts, how many are history
+	tills   int           // of ten orders, how many surely come from the till
 	chains  bool          // people turn out to be one late, link by link
 }
 
@@ -40,12 +41,12 @@ type sentEvent struct {
 	old        bool
 	poison     bool
 	double     bool  // the same message id once more
-	inlet      bool  // of a Kafka inlet: with a position
-	again      bool  // the same inlet record once more
-	seq        int64 // of the inlet's position
+	inlet      bool  // of a Kafka inlet
+	again      bool  // the same inlet record once more, where nothing but its position stands for the inlet
+	seq        int64 // of that position
 	body       string
 
-	acked time.Time // zero: not yet
+	settled bool // it was acknowledged, or its sender has given it up
 }
 
 // counts says whether the event must be in a profile, once.
@@ -110,7 +111,11 @@ func (w *world) plan() []*sentEvent {
 				when = last + delay - w.between(0, 200*time.Millisecond, "close", p)
 			}
 			o := &sentEvent{at: when, name: "Order Completed", ordered: true}
-			switch w.upTo(3, "where", p) {
+			where := w.upTo(3, "where", p)
+			if ten(l.tills, "till", p) {
+				where = 2
+			}
+			switch where {
 			case 0:
 				o.ids = anonymous(device(i, 1))
 			case 1:
@@ -130,7 +135,8 @@ func (w *world) plan() []*sentEvent {
 		add(&sentEvent{at: at(0, l.span, "poison", strconv.Itoa(i)), poison: true, ids: anonymous(device(i, 0))})
 	}
 	for _, e := range slices.Clone(es) {
-		if !e.poison && ten(l.doubles, "double", e.id) {
+		once := e.poison || e.inlet && w.knocks() // an inlet's redelivery comes by itself
+		if !once && ten(l.doubles, "double", e.id) {
 			x := *e
 			x.at += w.between(time.Millisecond, 3*time.Second, "again", e.id)
 			x.double, x.again = !e.inlet, e.inlet
@@ -162,11 +168,17 @@ func (w *world) number(es []*sentEvent) {
 
 // body is the event as JSON, in Segment's shape.
 func (w *world) body(e *sentEvent) string {
+	if e.poison && w.knocks() { // the door looks itself: this names nobody
+		return fmt.Sprintf(`{"type":"track","event":"broken","messageId":%q}`, e.id)
+	}
 	if e.poison {
 		return `{"type":"track","event":"broken` + e.id
 	}
 	parts := []string{
 		fmt.Sprintf(`"messageId":%q`, e.id), fmt.Sprintf(`"timestamp":%q`, w.began.Add(e.stamp).UTC().Format(time.RFC3339Nano)),
+	}
+	if e.old && w.knocks() {
+		parts = append(parts, `"context":{"historical":true}`)
 	}
 	typ := "track"
 	if e.name == "" {
@@ -226,6 +238,10 @@ func (w *world) produce() {
 	w.mu.Lock()
 	w.events = es
 	w.mu.Unlock()
+	if w.knocks() {
+		w.arrive(es)
+		return
+	}
 	for _, e := range es {
 		if !w.rest(e.at - w.now()) {
 			return
@@ -234,15 +250,14 @@ func (w *world) produce() {
 	}
 }
 
-// send appends an event to the collector's topic and notes when that was acknowledged.
+// send appends an event to the collector's topic and notes that it was acknowledged.
 func (w *world) send(e *sentEvent) {
 	r := w.record(e)
 	part := topic.Partition(r.Key, partitions)
+	w.tried([]*sentEvent{e})
 	if err := w.doors.stream.Produce(w.ctx, w.topics.EventsCollected(), part, []stream.Record{r}); err != nil {
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	e.acked = time.Now()
-	w.note("acknowledged " + e.id + " " + e.name + " of " + e.key)
+	w.acknowledge(e)
+	w.settled(e)
 }

@@ -36,6 +36,27 @@ func mutations() []mutation {
 			shapes: "race,merge",
 		},
 		{
+			name: "answered-before-kafka", breaks: "a door says 200 only when Kafka has acknowledged",
+			edits: []edit{{
+				"services/collector/door.go", "		err = d.collected.SendAll(ctx, valid)\n	}\n	if err2",
+				"		go func() { _ = d.collected.SendAll(context.WithoutCancel(ctx), valid) }()\n	}\n	if err2",
+			}},
+			shapes: "door,all",
+		},
+		{
+			name: "inlet-commits-first", breaks: "an inlet commits what it has passed on, not what it has read",
+			edits: []edit{{
+				"services/collector/inlet.go", "		if err := in.pass(ctx, batch.Records); err != nil {\n			return ended(ctx, err)\n		}\n		if err := c.commit(ctx, batch.Next); err != nil {\n			return ended(ctx, err)\n		}\n",
+				"		if err := c.commit(ctx, batch.Next); err != nil {\n			return ended(ctx, err)\n		}\n		if err := in.pass(ctx, batch.Records); err != nil {\n			return ended(ctx, err)\n		}\n",
+			}},
+			shapes: "inlet",
+		},
+		{
+			name: "fence-without-the-inlets", breaks: "the fence counts what inlets have not passed on yet (edge 0)",
+			edits:  []edit{{"services/activator/service.go", "{Inputs: inlets, Stage", "{Inputs: inlets[:0], Stage"}},
+			shapes: "inlet",
+		},
+		{
 			name: "no-revision-check", breaks: "a script is accepted only if every state is as it was read",
 			edits:  []edit{{"pkg/keyed/commit.lua", "if redis.call('GETRANGE', KEYS[5 + s], 1, 8) ~= ARGV[first + 4 * s - 3] then", "if false then"}},
 			shapes: "merge,zombie",

@@ -166,6 +166,12 @@ type link struct {
 	r       *reader
 }
 
+// lose implements connection.
+func (l *link) lose() {
+	l.pipe.end(errReset)
+	_ = l.server.Close()
+}
+
 // dial makes a connection of a process to a server.
 func (w *world) dial(p *process, server net.Conn, f framing) (net.Conn, error) {
 	l := &link{w: w, p: p, pipe: newPipe(p), server: server, framing: f, r: &reader{conn: server}}

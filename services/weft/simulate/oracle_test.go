@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/weft-cdp/weft/pkg/event"
 	"github.com/weft-cdp/weft/pkg/identity"
-	"github.com/weft-cdp/weft/pkg/journey"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
@@ -70,14 +68,15 @@ type expected struct {
 	orders map[string]int64
 }
 
-// expect runs the events, one after the other, as far as f says.
+// expect runs the events that the collector's topic holds, one after the other, as far as f says. What was acknowledged
+// must be there; what was not may be, and then counts like any other.
 func (w *world) expect(f func(*sentEvent) bool) *expected {
 	x := &expected{
 		people: newPeople(w.files.rules), events: map[string]*sentEvent{}, counts: map[string]int64{},
 		names: map[string]map[string]int64{}, orders: map[string]int64{},
 	}
 	for _, e := range w.events {
-		if e.counts() && !e.acked.IsZero() && f(e) {
+		if _, ok := w.stored[e.id]; ok && e.counts() && f(e) {
 			x.events[e.id] = e
 			x.people.take(e)
 		}
@@ -109,17 +108,17 @@ func (f *findings) bad(format string, args ...any) {
 	f.wrong = append(f.wrong, fmt.Sprintf(format, args...))
 }
 
-// look compares the world with what must be. It takes a while: what is wrong is told only if the oracle knew of all that
-// was sent, so if from before it on nothing was on its way to be acknowledged. What is wrong stays so, for the next look.
-func (w *world) look() (missing, wrong []string) {
+// look compares the world with what must be. It takes a while: if meanwhile the collector's topic has grown, the look is not
+// steady, and says nothing of what is wrong. What is wrong stays so, for the next look.
+func (w *world) look() (missing, wrong []string, steady bool) {
 	var f findings
-	before, some := w.sentSoFar()
-	all := w.expect(func(*sentEvent) bool { return true })
-	for _, e := range w.events {
-		if e.acked.IsZero() {
-			f.miss("event %s is not acknowledged", e.id)
-		}
+	collected := w.topics.EventsCollected()
+	before := [partitions]int64{w.end(collected, 0), w.end(collected, 1)}
+	if err := w.readStored(&f); err != nil {
+		f.miss("the world can not be read: %v", err)
+		return f.missing, nil, false
 	}
+	all := w.expect(func(*sentEvent) bool { return true })
 	checks := []func(*findings, *expected) error{w.checkIdentified, w.checkRejected, w.checkCommits, w.checkPositions, w.checkRows}
 	if w.shape.has(build) {
 		checks = append(checks, w.checkProfiles)
@@ -133,13 +132,70 @@ func (w *world) look() (missing, wrong []string) {
 		}
 	}
 	w.seen["events"], w.seen["profiles"], w.seen["carts"] = len(all.events), len(all.counts), len(all.carts())
-	if after, more := w.sentSoFar(); some || more || before != after {
-		f.miss("events were on their way to be acknowledged")
-		f.wrong = nil
+	if before != [partitions]int64{w.end(collected, 0), w.end(collected, 1)} {
+		f.miss("events arrived while it was looked at them")
+		return f.missing, nil, false
 	}
 	slices.Sort(f.missing)
 	slices.Sort(f.wrong)
-	return f.missing, f.wrong
+	return f.missing, f.wrong, true
+}
+
+// storedEvent is what the collector's topic holds of an event.
+type storedEvent struct {
+	copies   int       // that the stitcher must tell apart by their message id
+	received time.Time // at the door, by its clock: the first
+}
+
+// readStored reads the collector's topic: what was acknowledged is there (P1), and all that is there was sent.
+func (w *world) readStored(f *findings) error {
+	w.mu.Lock()
+	w.ackedThen = maps.Clone(w.acked)
+	var waiting []string
+	for _, e := range w.events {
+		if !e.settled {
+			waiting = append(waiting, e.id)
+		}
+	}
+	events := w.events
+	w.mu.Unlock()
+	for _, id := range waiting {
+		f.miss("event %s is neither acknowledged nor given up", id)
+	}
+	recs, _, err := w.read(w.topics.EventsCollected())
+	if err != nil {
+		return err
+	}
+	w.stored = map[string]storedEvent{}
+	for i := range recs {
+		id := header(&recs[i], topic.HeaderMessageID)
+		s, again := w.stored[id]
+		if s.copies++; !again {
+			meta, err := topic.ParseMeta(recs[i].Headers)
+			if err != nil {
+				return err
+			}
+			s.received = meta.ReceivedAt
+		}
+		w.stored[id] = s
+	}
+	for _, e := range events {
+		_, acked := w.ackedThen[e.id]
+		_, there := w.stored[e.id]
+		switch {
+		case e.poison && w.knocks(), !acked || there:
+		case e.inlet && w.knocks():
+			f.miss("event %s is in the inbox and not on events.collected", e.id)
+		default:
+			f.bad("event %s was acknowledged and is not on events.collected", e.id)
+		}
+	}
+	for _, id := range sortedKeys(w.stored) {
+		if w.heardOf(id) == 0 {
+			f.bad("events.collected has %q, which nobody sent", id)
+		}
+	}
+	return nil
 }
 
 func header(r *stream.Record, key string) string {
@@ -178,9 +234,7 @@ func (w *world) checkIdentified(f *findings, all *expected) error {
 		id := header(&recs[i], topic.HeaderMessageID)
 		e := all.events[id]
 		if e == nil {
-			if !w.unanswered(id) {
-				f.bad("events.identified has %q, which was never accepted", id)
-			}
+			f.bad("events.identified has %q, which was never accepted", id)
 			continue
 		}
 		if seen[id]++; seen[id] > 1 {
@@ -207,11 +261,6 @@ func (w *world) checkIdentified(f *findings, all *expected) error {
 		}
 	}
 	return nil
-}
-
-// unanswered says whether an event was sent and its acknowledgement has not come yet.
-func (w *world) unanswered(id string) bool {
-	return slices.ContainsFunc(w.events, func(e *sentEvent) bool { return e.id == id && e.acked.IsZero() })
 }
 
 // document is what is compared of a profile.
@@ -265,29 +314,37 @@ func (w *world) checkProfiles(f *findings, all *expected) error {
 	return nil
 }
 
-// checkRejected: each poison record once, each duplicate once, nothing else.
+// checkRejected: each poison record and each duplicate that the stitcher met once, each poison event that a door took
+// at least once, nothing else.
 func (w *world) checkRejected(f *findings, _ *expected) error {
 	recs, _, err := w.read(w.topics.EventsRejected())
 	if err != nil {
 		return err
 	}
-	want := map[string]int{}
+	want, poison := map[string]int{}, map[string]bool{}
 	for _, e := range w.events {
+		n := w.stored[e.id].copies
+		_, acked := w.ackedThen[e.id]
 		switch {
-		case e.acked.IsZero():
+		case e.poison && w.knocks():
+			poison[e.id] = acked
 		case e.poison:
-			want["poison "+e.id]++
-		case e.double:
-			want["duplicate "+e.id]++
+			want["poison "+e.id] = n
+		case n > 1:
+			want["duplicate "+e.id] = n - 1
 		}
 	}
-	got := map[string]int{}
+	got, atDoor := map[string]int{}, map[string]int{}
 	for i := range recs {
-		why := "poison "
+		id, why := header(&recs[i], topic.HeaderMessageID), "poison "
 		if header(&recs[i], topic.HeaderReason) == "duplicate" {
 			why = "duplicate "
 		}
-		got[why+header(&recs[i], topic.HeaderMessageID)]++
+		if header(&recs[i], topic.HeaderService) == topic.StageCollector {
+			atDoor[id]++
+			continue
+		}
+		got[why+id]++
 	}
 	for k, n := range want {
 		if got[k] < n {
@@ -295,161 +352,21 @@ func (w *world) checkRejected(f *findings, _ *expected) error {
 		}
 	}
 	for k, n := range got {
-		id := k[strings.IndexByte(k, ' ')+1:]
-		if n > want[k] && !w.unanswered(id) {
+		if n > want[k] {
 			f.bad("events.rejected has %s %d times, must have it %d times", k, n, want[k])
 		}
 	}
+	for id, n := range atDoor {
+		if _, ok := poison[id]; !ok || n > w.heardOf(id) {
+			f.bad("events.rejected has %q %d times from the door, which heard it %d times", id, n, w.heardOf(id))
+		}
+	}
+	for id, acked := range poison {
+		if acked && atDoor[id] == 0 {
+			f.bad("event %s was acknowledged and is not on events.rejected", id)
+		}
+	}
 	return nil
-}
-
-// cartOf is what the oracle knows of one cart.
-type cartOf struct {
-	first, last time.Duration
-	by          *sentEvent
-}
-
-func (x *expected) carts() map[string]*cartOf {
-	cs := map[string]*cartOf{}
-	for _, e := range x.events {
-		if e.cart == "" {
-			continue
-		}
-		c := cs[e.cart]
-		if c == nil {
-			c = &cartOf{first: e.stamp, last: e.stamp, by: e}
-			cs[e.cart] = c
-		}
-		c.first, c.last = min(c.first, e.stamp), max(c.last, e.stamp)
-	}
-	return cs
-}
-
-// checkMessages: no message for a cart that was bought before its decision, one receipt per eligible cart,
-// and each message to its channel at most once.
-func (w *world) checkMessages(f *findings, all *expected) error {
-	requests, _, err := w.read(w.topics.ActivationsRequested())
-	if err != nil {
-		return err
-	}
-	settled, _, err := w.read(w.topics.ActivationsSettled())
-	if err != nil {
-		return err
-	}
-	asked := map[string]*journey.Request{}
-	for i := range requests {
-		r, err := journey.DecodeRequest(requests[i].Value)
-		if err != nil {
-			f.bad("request: %v", err)
-			continue
-		}
-		if asked[r.ID] != nil {
-			f.bad("message %s for cart %s is requested twice", r.ID, r.Cart.ID)
-		}
-		asked[r.ID] = r
-		w.checkRequest(f, r)
-	}
-	receipts := map[string]journey.Receipt{}
-	ends := map[string]map[string]int{} // cart -> reason
-	maps.DeleteFunc(w.seen, func(k string, _ int) bool { return strings.HasPrefix(k, "receipt ") })
-	for i := range settled {
-		var r journey.Receipt
-		if err := json.Unmarshal(settled[i].Value, &r); err != nil {
-			f.bad("receipt: %v", err)
-			continue
-		}
-		if _, ok := receipts[r.Receipt]; ok {
-			f.bad("receipt %s of cart %s twice", r.Receipt, r.Cart.ID)
-		}
-		receipts[r.Receipt] = r
-		if ends[r.Cart.ID] == nil {
-			ends[r.Cart.ID] = map[string]int{}
-		}
-		ends[r.Cart.ID][r.Reason]++
-		w.seen["receipt "+r.Reason]++
-	}
-	w.seen["messages"] = len(asked)
-	for _, r := range asked {
-		if _, ok := receipts[r.Receipt]; !ok {
-			f.miss("message %s for cart %s has no receipt", r.ID, r.Cart.ID)
-		}
-	}
-	w.checkCarts(f, all, ends)
-	w.checkSent(f, asked, receipts)
-	return nil
-}
-
-// checkRequest: what was acknowledged before the timer was seen due has had its effect.
-func (w *world) checkRequest(f *findings, r *journey.Request) {
-	decided := time.UnixMilli(r.DecidedAt)
-	if r.DueAt > r.DecidedAt {
-		f.bad("message for cart %s is decided at %d, due at %d", r.Cart.ID, r.DecidedAt, r.DueAt)
-	}
-	then := w.expect(func(e *sentEvent) bool { return e.acked.Before(decided) })
-	c := then.carts()[r.Cart.ID]
-	if c == nil {
-		f.bad("message for cart %s, which nobody had filled", r.Cart.ID)
-		return
-	}
-	id := then.people.of(c.by)
-	changed := time.UnixMilli(r.ChangedAt).Sub(w.began)
-	for _, e := range then.events {
-		if e.ordered && then.people.of(e) == id && e.stamp >= changed {
-			f.bad("message for cart %s is decided at %s, and order %s was acknowledged at %s", r.Cart.ID,
-				decided.Sub(w.began), e.id, e.acked.Sub(w.began))
-		}
-	}
-}
-
-// checkCarts: a cart that nobody bought ends once; one that was bought may have been bought before it armed.
-func (w *world) checkCarts(f *findings, all *expected, ends map[string]map[string]int) {
-	for id, c := range all.carts() {
-		who := all.people.of(c.by)
-		var bought, between bool
-		for _, e := range all.events {
-			if e.ordered && all.people.of(e) == who {
-				bought = bought || e.stamp.Truncate(time.Millisecond) >= c.last.Truncate(time.Millisecond)
-				between = between || e.stamp >= c.first.Truncate(time.Millisecond) && e.stamp <= c.last
-			}
-		}
-		n := 0
-		for reason, k := range ends[id] {
-			if reason != journey.ReasonMerged && (reason != journey.ReasonPurchased || !bought && !between) {
-				n += k
-			}
-		}
-		switch {
-		case n == 0 && !bought:
-			f.miss("cart %s has no receipt (%v)", id, ends[id])
-		case n > 1:
-			f.bad("cart %s has %d receipts: %v", id, n, ends[id])
-		}
-	}
-}
-
-// checkSent: what reached the channel was requested, once, and its receipt does not deny it.
-func (w *world) checkSent(f *findings, asked map[string]*journey.Request, receipts map[string]journey.Receipt) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	times := map[string]int{}
-	for _, d := range w.sent {
-		times[d.id]++
-		if times[d.id] > 1 && !w.shape.idempotent {
-			f.bad("message %s was sent %d times", d.id, times[d.id])
-		}
-	}
-	for _, r := range asked {
-		end, ok := receipts[r.Receipt]
-		if !ok {
-			continue
-		}
-		switch sent := times[r.ID] > 0; {
-		case end.Outcome == journey.Delivered && !sent:
-			f.bad("message %s has the receipt delivered and was never sent", r.ID)
-		case end.Outcome == journey.Suppressed && sent:
-			f.bad("message %s has the receipt suppressed and was sent", r.ID)
-		}
-	}
 }
 
 // checkCommits: every stage has told Kafka that it has read all, and its slots are empty.
@@ -485,6 +402,9 @@ func (w *world) checkPositions(f *findings, _ *expected) error {
 		}
 		for i := range recs {
 			pos := header(&recs[i], topic.HeaderPosition)
+			if pos == "" { // of a foreign producer, or rejected at the HTTP door
+				continue
+			}
 			what := fmt.Sprintf("%s %d %s %s", spec.Name, recs[i].Partition, recs[i].Key, recs[i].Value)
 			if old, ok := said[pos]; ok && old != what {
 				f.bad("position %s says two things: %.200s and %.200s", pos, old, what)

@@ -53,7 +53,8 @@ type shape struct {
 	idempotent bool // the channel knows messages it has taken
 	regress    regress
 	services   []string
-	slow       bool // one partition of everything is slow
+	slow       bool          // one partition of everything is slow
+	skew       time.Duration // by how much clocks are wrong, at most; 0: they agree
 }
 
 // has says whether a service runs in schedules of this shape.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/config"
@@ -17,6 +18,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/services/activator"
+	"github.com/weft-cdp/weft/services/collector"
 	stitcher "github.com/weft-cdp/weft/services/identity-stitcher"
 	writer "github.com/weft-cdp/weft/services/journey-writer"
 	builder "github.com/weft-cdp/weft/services/profile-builder"
@@ -24,11 +26,18 @@ import (
 
 // The services of a schedule.
 const (
+	collect  = "collector"
 	stitch   = "stitcher"
 	build    = "builder"
 	activate = "activator"
 	write    = "writer"
 )
+
+// connection is one that a process has, or that somebody has with it.
+type connection interface {
+	// lose ends it, for both sides.
+	lose()
+}
 
 // process is one run of one service: with its own clients, connections and memory.
 type process struct {
@@ -40,7 +49,8 @@ type process struct {
 	safe        bool // nothing befalls it
 
 	mu     sync.Mutex
-	links  map[*link]bool
+	links  map[connection]bool
+	gate   *gate // where it is called; nil: it is not yet, or never
 	counts map[string]int
 	ended  bool
 	thaw   chan struct{} // closed when it goes on; nil: it is not frozen
@@ -51,7 +61,7 @@ func (w *world) newProcess(service string, owner, incarnation int) *process {
 	return &process{
 		w: w, service: service, owner: owner, incarnation: incarnation,
 		name:  fmt.Sprintf("%s-%d.%d", service, owner, incarnation),
-		links: map[*link]bool{}, counts: map[string]int{}, cancel: func() {},
+		links: map[connection]bool{}, counts: map[string]int{}, cancel: func() {},
 	}
 }
 
@@ -65,7 +75,7 @@ func (p *process) adopt(l *link) bool {
 	return !p.ended
 }
 
-func (p *process) forget(l *link) {
+func (p *process) forget(l connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.links, l)
@@ -85,6 +95,29 @@ func (p *process) nth(label string) string {
 	return strconv.Itoa(p.counts[label])
 }
 
+// now is the process' own clock. It is wrong by up to the shape's skew, and put right or wrong once: a collector's
+// is never behind, as docs/operate.md asks for; see there what clocks may do.
+func (p *process) now() time.Time {
+	return time.Now().Add(p.w.skew(p.service, p.owner, p.w.now()))
+}
+
+// skew is how far the clock of a service's owner is ahead at an instant.
+func (w *world) skew(service string, owner int, at time.Duration) time.Duration {
+	most := w.shape.skew
+	if most == 0 {
+		return 0
+	}
+	who := fmt.Sprint(service, owner)
+	when := "first"
+	if at > w.between(0, w.shape.trouble, who, "clock steps") {
+		when = "then"
+	}
+	if service == collect {
+		return w.between(0, most, who, when, "clock")
+	}
+	return w.between(-most, most, who, when, "clock")
+}
+
 // crash ends the process as a kill does: from this instant no byte of it goes out and none comes in.
 func (p *process) crash() {
 	p.mu.Lock()
@@ -94,15 +127,14 @@ func (p *process) crash() {
 	}
 	p.ended = true
 	links := p.links
-	p.links = map[*link]bool{}
+	p.links = map[connection]bool{}
 	if p.thaw != nil {
 		close(p.thaw)
 		p.thaw = nil
 	}
 	p.mu.Unlock()
 	for l := range links {
-		l.pipe.end(errReset)
-		_ = l.server.Close()
+		l.lose()
 	}
 	p.cancel()
 }
@@ -267,18 +299,20 @@ func (p *process) run(ctx context.Context) error {
 func (p *process) make(cfg config.Config, c clients) (runner, error) {
 	log := p.w.log
 	switch p.service {
+	case collect:
+		return collector.New(cfg, collector.Deps{Stream: c.stream, Log: log, Metrics: prometheus.NewRegistry(), Now: p.now, Listen: p.listen})
 	case stitch:
-		return stitcher.New(cfg, stitcher.Deps{Stream: c.stream, Store: c.store, Log: log})
+		return stitcher.New(cfg, stitcher.Deps{Stream: c.stream, Store: c.store, Log: log, Now: p.now})
 	case build:
 		var quiet silent
-		return builder.New(cfg, builder.Deps{Stream: c.stream, Store: c.store, Log: log, Listen: quiet.listen})
+		return builder.New(cfg, builder.Deps{Stream: c.stream, Store: c.store, Log: log, Now: p.now, Listen: quiet.listen})
 	case activate:
 		return activator.New(cfg, activator.Deps{
-			Stream: c.stream, Store: c.store, Log: log,
+			Stream: c.stream, Store: c.store, Log: log, Now: p.now,
 			Senders: map[string]connector.Sender{journey.ChannelEmail: &channel{p: p}},
 		})
 	case write:
-		return writer.New(cfg, writer.Deps{Stream: c.stream, Warehouse: p.reach(), Log: log})
+		return writer.New(cfg, writer.Deps{Stream: c.stream, Warehouse: p.reach(), Log: log, Now: p.now})
 	}
 	return nil, fmt.Errorf("no service %q", p.service)
 }

@@ -1,11 +1,16 @@
 package simulate
 
-import "time"
+import (
+	"maps"
+	"time"
+)
 
 // shapes are the kinds of schedules. Probabilities are per request, in millionths.
 func shapes() []*shape {
 	some := load{people: 3, span: 7 * time.Second, views: 2, carts: 7, orders: 5, duels: 5, unions: 4, doubles: 2, poison: 1, old: 1}
 	duel := load{people: 4, span: 4 * time.Second, views: 1, carts: 10, orders: 10, duels: 10, unions: 2}
+	tills := duel
+	tills.tills = 9
 	merging := load{people: 4, span: 5 * time.Second, views: 3, carts: 6, orders: 3, duels: 5, unions: 10, doubles: 1}
 	racing := load{people: 5, span: 300 * time.Millisecond, carts: 10, orders: 10, duels: 10, unions: 1}
 	chained := load{people: 5, span: 4 * time.Second, views: 5, unions: 10, chains: true}
@@ -61,8 +66,20 @@ func shapes() []*shape {
 		produces: {crashAfter: 10_000, cutAfter: 20_000, late: 10_000},
 		reads:    {cutAfter: 3_000},
 	}
+	knocking := maps.Clone(everything)
+	knocking[asks] = chance{
+		crashBefore: 10_000, crashAfter: 20_000, cutBefore: 30_000, cutAfter: 60_000, late: 50_000,
+		freezeBefore: 10_000, freezeAfter: 10_000, slow: 20_000,
+	}
+	moving := map[class]chance{ // what the inlet does: fetch, produce, commit
+		produces: {slow: 60_000, freezeBefore: 15_000, freezeAfter: 15_000, crashBefore: 10_000, crashAfter: 10_000, crashLate: 5_000, cutAfter: 10_000, late: 10_000},
+		commits:  {slow: 10_000, crashBefore: 5_000, crashAfter: 5_000, freezeBefore: 5_000, late: 10_000},
+		idles:    {freezeAfter: 400, crashBefore: 100},
+		asks:     {slow: 10_000, cutAfter: 10_000},
+	}
 	three := []string{stitch, build, activate}
 	all := []string{stitch, build, activate, write}
+	whole := []string{collect, stitch, build, activate, write}
 	return []*shape{
 		{name: "calm", services: three, owners: 1, load: some, trouble: 10 * time.Second},
 		{name: "crash", services: three, owners: 1, load: some, trouble: 14 * time.Second, batch: 6, faults: crashes},
@@ -83,7 +100,12 @@ func shapes() []*shape {
 			produces: {cutAfter: 10_000, slow: 20_000},
 		}},
 		{name: "merge", services: three, owners: 2, load: merging, trouble: 14 * time.Second, batch: 3, faults: everything},
-		{name: "all", services: all, owners: 2, load: some, trouble: 16 * time.Second, batch: 5, rebalances: 2, config: 1, faults: everything},
+		{name: "door", services: []string{collect, stitch, write}, owners: 2, load: some, trouble: 14 * time.Second, batch: 5, rebalances: 2, faults: knocking},
+		{name: "inlet", services: []string{collect, stitch, activate}, owners: 2, load: tills, trouble: 14 * time.Second, batch: 3, rebalances: 2, faults: moving},
+		{name: "clocks", services: whole, owners: 2, load: some, trouble: 14 * time.Second, batch: 5, skew: 2 * time.Second, faults: map[class]chance{
+			writes: {crashAfter: 2_000, freezeAfter: 2_000, slow: 10_000}, produces: {crashAfter: 2_000, freezeBefore: 2_000, slow: 10_000}, asks: {cutAfter: 20_000},
+		}},
+		{name: "all", services: whole, owners: 2, load: some, trouble: 16 * time.Second, batch: 5, rebalances: 2, config: 1, faults: knocking},
 		{name: "rows", services: []string{stitch, write}, owners: 2, load: some, trouble: 14 * time.Second, batch: 5, rebalances: 3, faults: inserting},
 		{name: "slow", services: all, owners: 1, load: some, trouble: 14 * time.Second, batch: 5, slow: true, faults: map[class]chance{
 			writes: {crashAfter: 2_000, freezeAfter: 2_000, late: 5_000}, commits: {late: 10_000}, inserts: {late: 20_000},

@@ -89,10 +89,17 @@ type result struct {
 const hanging = 5 * time.Minute
 
 // play runs one schedule in a bubble of its own.
-func play(t *testing.T, s *shape, seed uint64, f files) (r result) {
+func play(t *testing.T, s *shape, seed uint64, f files) result {
+	t.Helper()
+	return playOr(t, s, seed, f, func() {})
+}
+
+// playOr is play; stuck is called before the process ends because virtual time stands still.
+func playOr(t *testing.T, s *shape, seed uint64, f files, stuck func()) (r result) {
 	t.Helper()
 	// A goroutine that waits for a lock, or outside of the bubble, keeps virtual time from going on.
 	hang := time.AfterFunc(hanging, func() {
+		stuck()
 		debug.SetTraceback("all")
 		panic("virtual time stands still: " + again(s, seed))
 	})
@@ -107,6 +114,7 @@ func play(t *testing.T, s *shape, seed uint64, f files) (r result) {
 		w.mu.Lock() // connections that are being closed still note what they see
 		defer w.mu.Unlock()
 		r.journal, r.digest, r.steps, r.injected, r.virtual = w.journal, w.digest.Sum64(), w.steps, w.injected, w.now()
+		maps.Copy(w.seen, w.heard)
 		r.seen, r.befell = w.seen, slices.Sorted(slices.Values(w.befell))
 	})
 	return r

@@ -82,6 +82,8 @@ func (p *process) leave() {
 // stages are the stages of a service, with what each reads.
 func (w *world) stages(service string) map[string]string {
 	switch service {
+	case collect:
+		return map[string]string{topic.StageCollector: w.topics.EventsInbox()}
 	case stitch:
 		return map[string]string{topic.StageStitcher: w.topics.EventsCollected()}
 	case build:
