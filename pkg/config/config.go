@@ -99,6 +99,7 @@ type Collector struct {
 	HistoricalAfter   time.Duration `yaml:"historical_after" doc:"Events older than this when received are historical: they count, but trigger no message."`
 	ProduceTimeout    time.Duration `yaml:"produce_timeout" doc:"How long a request waits for Kafka before it is answered 503."`
 	UnsubscribeSecret string        `yaml:"unsubscribe_secret_file" doc:"Secret of 32 bytes (hex) that signs unsubscribe links; made at the first start, in data_dir unless set. Collector and activator need the same file."`
+	SuppressionFile   string        `yaml:"suppression_file" doc:"Identifiers of people whose events are counted and not stored: one per line, as it stands in events or as sha256: and the hash of its lower case; read again when it changes. Empty: none."`
 	Brand             string        `yaml:"default_brand" doc:"Brand of sources and inlets that name none."`
 }
 

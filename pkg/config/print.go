@@ -51,7 +51,8 @@ const exampleHead = `# Weft's configuration: every key with its default and what
 
 func sampleSources() []Source {
 	return []Source{
-		{Name: "shop-web", Kind: KindBrowser, WriteKey: "change-me-web", Brand: "main", Mode: ModeCompatible},
+		{Name: "shop-web", Kind: KindBrowser, WriteKey: "change-me-web", Brand: "main", Mode: ModeCompatible,
+			Transformations: []Transformation{{When: "event.context.page.url.startsWith('https://staging.')", Drop: true}}},
 		{Name: "shop-backend", Kind: KindServer, WriteKey: "change-me-backend", Brand: "main", Trusted: true},
 	}
 }

@@ -13,20 +13,22 @@ import (
 
 // Source is one sender: over HTTP, or a Kafka topic. It stands in collector.sources or in a file of its own.
 type Source struct {
-	Name            string     `yaml:"name" doc:"Name of the source; stands on every event."`
-	Kind            string     `yaml:"kind" doc:"browser, app, server or kafka. Empty: server if trusted, else browser."`
-	WriteKey        string     `yaml:"write_key" secret:"true" doc:"Key that SDKs send. Kept as a hash in memory; to keep it out of this file too, give write_key_hashes instead."`
-	WriteKeyHashes  []string   `yaml:"write_key_hashes" doc:"Hashes of keys that SDKs send, each 'sha256:' and the output of 'printf %s KEY | sha256sum'. Several keys are valid at once, so that one can be replaced."`
-	Brand           string     `yaml:"brand" doc:"Brand of its events."`
-	Trusted         bool       `yaml:"trusted" doc:"Carried on every event; set it for servers, not for browsers and apps that anybody can read the key of. Later versions let only trusted sources join two known people; this one does not judge yet."`
-	Historical      bool       `yaml:"historical" doc:"All its events are historical, as of an import."`
-	Disabled        bool       `yaml:"disabled" doc:"Its keys are answered 404 and nothing is taken; its topic is not read."`
-	Mode            string     `yaml:"mode" doc:"compatible: answers as Segment gives them, so that its SDKs lose nothing. strict: the codes that say more, for senders of yours that read them. docs/http.md has both side by side."`
-	Origins         []string   `yaml:"origins" doc:"Pages that may send with its key, such as https://shop.example or https://*.shop.example. Empty: any. Browsers only say where they are, so this keeps honest pages apart, not forgers out."`
-	Rate            SourceRate `yaml:"rate" doc:"How many events it may send; beyond it the door answers 429 with Retry-After."`
-	MaxRequestBytes int        `yaml:"max_request_bytes" doc:"Largest request after decompression, at most collector.max_request_bytes. 0: that."`
-	MaxEventBytes   int        `yaml:"max_event_bytes" doc:"Largest single event, at most collector.max_event_bytes. 0: that."`
-	Kafka           KafkaInlet `yaml:"kafka" doc:"Of kind kafka: the topic, and how its records become events."`
+	Name            string           `yaml:"name" doc:"Name of the source; stands on every event."`
+	Kind            string           `yaml:"kind" doc:"browser, app, server or kafka. Empty: server if trusted, else browser."`
+	WriteKey        string           `yaml:"write_key" secret:"true" doc:"Key that SDKs send. Kept as a hash in memory; to keep it out of this file too, give write_key_hashes instead."`
+	WriteKeyHashes  []string         `yaml:"write_key_hashes" doc:"Hashes of keys that SDKs send, each 'sha256:' and the output of 'printf %s KEY | sha256sum'. Several keys are valid at once, so that one can be replaced."`
+	Brand           string           `yaml:"brand" doc:"Brand of its events."`
+	Trusted         bool             `yaml:"trusted" doc:"Carried on every event; set it for servers, not for browsers and apps that anybody can read the key of. Later versions let only trusted sources join two known people; this one does not judge yet."`
+	Historical      bool             `yaml:"historical" doc:"All its events are historical, as of an import."`
+	Disabled        bool             `yaml:"disabled" doc:"Its keys are answered 404 and nothing is taken; its topic is not read."`
+	Mode            string           `yaml:"mode" doc:"compatible: answers as Segment gives them, so that its SDKs lose nothing. strict: the codes that say more, for senders of yours that read them. docs/http.md has both side by side."`
+	Origins         []string         `yaml:"origins" doc:"Pages that may send with its key, such as https://shop.example or https://*.shop.example. Empty: any. Browsers only say where they are, so this keeps honest pages apart, not forgers out."`
+	Rate            SourceRate       `yaml:"rate" doc:"How many events it may send; beyond it the door answers 429 with Retry-After."`
+	MaxRequestBytes int              `yaml:"max_request_bytes" doc:"Largest request after decompression, at most collector.max_request_bytes. 0: that."`
+	MaxEventBytes   int              `yaml:"max_event_bytes" doc:"Largest single event, at most collector.max_event_bytes. 0: that."`
+	Plan            string           `yaml:"plan" doc:"Tracking plan: a file that says which events the source sends and what they look like (docs/quality.md). Empty: none."`
+	Transformations []Transformation `yaml:"transformations" doc:"What is done to its events, in this order, before anything else: docs/quality.md."`
+	Kafka           KafkaInlet       `yaml:"kafka" doc:"Of kind kafka: the topic, and how its records become events."`
 
 	// File is where the source was read from; empty if it stands in collector.sources or was made in code.
 	File string `yaml:"-"`
@@ -207,6 +209,7 @@ func (c *checker) sourceLimits(path string, s Source, k Collector) {
 	c.want(!s.Trusted || s.Kind != KindBrowser && s.Kind != KindApp, path+".trusted",
 		"a %s's key can be read by anybody, so nothing that it sends can be trusted", s.Kind)
 	c.oneOf(path+".mode", s.Mode, "", ModeCompatible, ModeStrict)
+	c.transformations(path+".transformations", s.Transformations)
 	for i, origin := range s.Origins {
 		c.origin(index(path+".origins", i), origin)
 	}

@@ -1,32 +1,16 @@
 package event
 
-import (
-	"encoding/json"
-	"fmt"
-	"unicode/utf8"
-)
+import "encoding/json"
 
 // Tree decodes a JSON text for code that wants Go values: map[string]any, []any, string, json.Number with its
 // digits as they came, bool and nil. Of equal names in one object the first counts, as everywhere in Weft. It
 // is an order of magnitude dearer than Decode; nothing on the way of every event calls it. The error is an
 // *Error.
 func Tree(text []byte) (any, error) {
-	s := scanner{b: text}
-	from := skipSpace(text, 0)
-	end, err := s.value(from)
-	if err != nil {
-		return nil, asError(err)
+	if err := CheckJSON(text); err != nil {
+		return nil, err
 	}
-	if rest := skipSpace(text, end); rest != len(text) {
-		return nil, asError(bad(rest, "something stands behind the JSON text"))
-	}
-	if s.deepest > MaxDepth {
-		return nil, &Error{Reason: TooDeep, Detail: fmt.Sprintf("nested %d deep, at most %d", s.deepest, MaxDepth)}
-	}
-	if !utf8.Valid(text) {
-		return nil, &Error{Reason: InvalidUTF8, Detail: "is not UTF-8 text"}
-	}
-	v, _ := tree(text, from)
+	v, _ := tree(text, skipSpace(text, 0))
 	return v, nil
 }
 
