@@ -7,7 +7,8 @@
 //   - An expression is pure and bounded: no clock, no I/O, a limit on its length, its nesting and on the steps of
 //     one evaluation, whatever the record holds.
 //   - What a record does not have is no fault: record.a.b is absent if any of it is missing, comparisons with it
-//     are false, and the functions of this package pass it on. has(), default() and coalesce() tell it apart.
+//     are false, as are startsWith, endsWith, contains and matches, and the functions of this package pass it on.
+//     has(), default() and coalesce() tell it apart.
 //   - A value that is copied keeps its digits: 19.90 stays 19.90 and a number of 30 digits keeps all of them.
 //     Sums and products are of decimals, never of floats. Objects and arrays that are copied keep their text.
 //   - The same input gives the same output, byte for byte: members of a map literal are written in order of name.

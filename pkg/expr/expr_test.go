@@ -47,7 +47,9 @@ func TestExpressions(t *testing.T) {
 		`record.nothing == null`: `true`, `record.nil == null`: `true`, `record.card != null`: `true`, `record.nothing == record.nil`: `true`,
 		`record.nothing > 5`: `false`, `record.nothing <= 5`: `false`, `record.nothing.map(x, x)`: `[]`, `record.nothing.exists(x, x == 1)`: `false`,
 		`size(record.nothing)`: `0`, `"x" in record.nothing`: `false`, `record.nothing && true`: `false`, `!record.nothing`: `true`, `lower(record.nothing)`: ``,
-		`{"a": record.nothing, "b": 1}`: `{"b":1}`,
+		`{"a": record.nothing, "b": 1}`:   `{"b":1}`,
+		`record.nothing.x.startsWith("")`: `false`, `record.nil.matches(".*")`: `false`, `lower(record.nothing).endsWith("x") || record.card.contains("-1")`: `true`,
+		`record.nothing.contains("x") ? 1 : 2`: `2`, `record.tags.exists(x, x.startsWith("y"))`: `true`, `record.lines.filter(l, l.none.startsWith("A"))`: `[]`,
 		// comparisons
 		`record.id == 4711`: `true`, `4711 == record.id`: `true`, `record.id == 4711.0`: `true`, `record.total == 19.9`: `true`, `[4711] == [record.id]`: `true`,
 		`record.id in [1, 4711]`: `true`, `2.5 in record.nums`: `true`, `record.id > 4710.5`: `true`, `record.card >= "C"`: `true`, `"sku" in record.lines[0]`: `true`,

@@ -24,6 +24,7 @@ func operators() []cel.EnvOption {
 			}
 			return v
 		}),
+		unary("@some", cel.BoolType, func(v ref.Val) ref.Val { return types.Bool(!isNothing(v)) }),
 		unary("@negate", cel.DynType, negate),
 		binary("@add", cel.DynType, arithmetic("add", decimal.Decimal.Add, func(a, b ref.Val) ref.Val {
 			if x, ok := a.(traits.Adder); ok {

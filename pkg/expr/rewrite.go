@@ -3,6 +3,7 @@ package expr
 import (
 	"cel.dev/cel-go/common/ast"
 	op "cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/types"
 )
 
 // The operators of CEL know its own kinds of values only, and their meaning cannot be widened where they are
@@ -17,11 +18,14 @@ var replaced = map[string]string{
 
 // ours are the functions (not those of a value, as in x.trim()) that know JSON numbers and absent values themselves.
 var ours = map[string]bool{
-	"@plain": true, "@truth": true, "@has": true, op.NotStrictlyFalse: true,
+	"@plain": true, "@truth": true, "@has": true, "@some": true, op.NotStrictlyFalse: true,
 	"default": true, "coalesce": true, "time": true, "lower": true, "upper": true, "trim": true, "email": true, "phone": true,
 	"sha256": true, "hmac": true, "text": true, "number": true, "round": true, "json": true, "toJson": true, "size": true,
 	"string": true, "int": true, "type": true, "dyn": true,
 }
+
+// asked are the questions that CEL asks of texts: of what is absent the answer is no, as with comparisons.
+var asked = map[string]bool{"startsWith": true, "endsWith": true, "contains": true, "matches": true}
 
 // rewrite changes a parsed expression in place, and says whether it walks over lists.
 func rewrite(a *ast.AST) (walks bool) {
@@ -67,13 +71,25 @@ func (r *rewriter) call(e ast.Expr) {
 	case name == op.Conditional:
 		r.truth(c.Args()[0])
 	case c.IsMemberFunction() || !ours[name]:
+		question := c.IsMemberFunction() && asked[name] && r.open(c.Target())
 		if c.IsMemberFunction() {
 			r.plain(c.Target())
 		}
 		for _, x := range c.Args() {
 			r.plain(x)
 		}
+		if question {
+			r.unlessNothing(e, c.Target())
+		}
 	}
+}
+
+// unlessNothing makes e, a question asked of target, false where target is absent or null.
+func (r *rewriter) unlessNothing(e, target ast.Expr) {
+	some := r.factory.NewCall(r.id(e), "@some", r.factory.CopyExpr(target))
+	inner := r.factory.NewUnspecifiedExpr(r.id(e))
+	inner.SetKindCase(e)
+	e.SetKindCase(r.factory.NewCall(e.ID(), op.Conditional, some, inner, r.factory.NewLiteral(r.id(e), types.False)))
 }
 
 // plain makes e fit for a function of CEL's own.
@@ -105,7 +121,7 @@ func (r *rewriter) open(e ast.Expr) bool {
 		return e.AsIdent()[0] != '@'
 	case ast.CallKind:
 		switch e.AsCall().FunctionName() {
-		case "@equal", "@unequal", "@less", "@atmost", "@greater", "@atleast", "@within", "@has", "@truth", "@plain",
+		case "@equal", "@unequal", "@less", "@atmost", "@greater", "@atleast", "@within", "@has", "@some", "@truth", "@plain",
 			op.LogicalAnd, op.LogicalOr, op.LogicalNot, op.NotStrictlyFalse:
 			return false
 		}

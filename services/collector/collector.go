@@ -97,7 +97,9 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.intake = &intake{cfg: cfg.Collector, now: deps.Now, metrics: m}
+	if s.intake, err = newIntake(cfg.Collector, deps.Now, m); err != nil {
+		return nil, err
+	}
 	if s.door, err = newDoor(cfg.Collector, s.intake, s.collected, s.rejected, m, deps.Log); err != nil {
 		return nil, err
 	}
@@ -193,6 +195,9 @@ func (s *Service) Run(ctx context.Context) error {
 			fail(err)
 		}
 	})
+	if list := s.intake.suppressed; list != nil {
+		workers.Go(func() { watchSuppression(ctx, list, s.intake.metrics, s.deps.Log) })
+	}
 	for _, in := range s.inlets {
 		workers.Go(func() { in.run(ctx) })
 	}

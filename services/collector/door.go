@@ -106,7 +106,7 @@ type door struct {
 }
 
 func newDoor(cfg config.Collector, in *intake, collected, rejected sender, m *metrics, log *zap.Logger) (*door, error) {
-	k, err := newKeys(cfg)
+	k, err := newKeys(in)
 	if err != nil {
 		return nil, err
 	}

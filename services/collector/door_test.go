@@ -88,7 +88,8 @@ func newFixture(t testing.TB, change ...func(*config.Collector)) *fixture {
 	f := &fixture{collected: &memory{}, rejected: &memory{}, registry: prometheus.NewRegistry()}
 	m, err := newMetrics(f.registry)
 	require.NoError(t, err)
-	in := &intake{cfg: cfg, now: func() time.Time { return now }, metrics: m}
+	in, err := newIntake(cfg, func() time.Time { return now }, m)
+	require.NoError(t, err)
 	f.door, err = newDoor(cfg, in, f.collected, f.rejected, m, zap.NewNop())
 	require.NoError(t, err)
 	return f
@@ -553,7 +554,7 @@ func TestSettings(t *testing.T) {
 }
 
 func TestReservedNamesAndMissingKeys(t *testing.T) {
-	_, err := newKeys(config.Collector{Sources: []config.Source{{Name: "a"}, {Name: UnsubscribeSource, WriteKey: "k"}}})
+	_, err := newKeys(&intake{cfg: config.Collector{Sources: []config.Source{{Name: "a"}, {Name: UnsubscribeSource, WriteKey: "k"}}}})
 	require.ErrorContains(t, err, "collector.sources[0].write_key")
 	require.ErrorContains(t, err, "collector.sources[1].name")
 }

@@ -56,7 +56,7 @@ func newInlets(cfg config.Config, deps Deps, in *intake, m *metrics) ([]*inlet, 
 	inlets := make([]*inlet, 0, len(all))
 	var errs []error
 	for _, c := range all {
-		src, err := newSource(cfg.Collector, c)
+		src, err := newSource(in, c)
 		if err != nil {
 			errs = append(errs, err)
 			continue

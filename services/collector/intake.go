@@ -10,6 +10,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/event"
 	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/pkg/suppression"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
@@ -36,6 +37,20 @@ type intake struct {
 	cfg     config.Collector
 	now     func() time.Time
 	metrics *metrics
+	// suppressed are the people of whom nothing is stored; nil: there is no such list.
+	suppressed *suppression.List
+}
+
+// newIntake reads the suppression list for the first time.
+func newIntake(cfg config.Collector, now func() time.Time, m *metrics) (*intake, error) {
+	in := &intake{cfg: cfg, now: now, metrics: m}
+	if cfg.SuppressionFile != "" {
+		var err error
+		if in.suppressed, err = suppression.Open(cfg.SuppressionFile); err != nil {
+			return nil, fmt.Errorf("collector.suppression_file: %w", err)
+		}
+	}
+	return in, nil
 }
 
 // record is a record with the topic it is for.
@@ -44,6 +59,7 @@ type record struct {
 	meta       event.Meta
 	reason     string // "" for events.collected, else for events.rejected
 	suppressed bool   // for neither
+	dropped    bool   // suppressed, by a transformation
 }
 
 // take checks, completes and stamps one item. origin says where it came from, in words for events.rejected;
@@ -62,7 +78,7 @@ func (in *intake) take(it item, fill event.Filling, origin, place string) record
 	}
 	e, err := complete(&it, fill)
 	if errors.Is(err, errSuppressed) {
-		return record{meta: it.meta, suppressed: true}
+		return record{meta: it.meta, suppressed: true, dropped: errors.Is(err, errDropped)}
 	}
 	if err != nil {
 		if e != nil {
@@ -130,11 +146,14 @@ func (in *intake) reject(item []byte, meta event.Meta, key []byte, why error, or
 
 // acknowledged counts a record that Kafka has, or that is not to be kept.
 func (in *intake) acknowledged(r *record) {
-	if r.suppressed {
+	switch {
+	case r.dropped:
+		in.metrics.events.WithLabelValues(r.meta.Source, "dropped").Inc()
+		return
+	case r.suppressed:
 		in.metrics.events.WithLabelValues(r.meta.Source, "suppressed").Inc()
 		return
-	}
-	if r.reason == "" {
+	case r.reason == "":
 		in.metrics.events.WithLabelValues(r.meta.Source, "stored").Inc()
 		return
 	}

@@ -18,14 +18,14 @@ type keys struct {
 	sources []*source
 }
 
-func newKeys(cfg config.Collector) (*keys, error) {
+func newKeys(in *intake) (*keys, error) {
 	k := &keys{}
 	var errs []error
-	for i, s := range cfg.Sources {
+	for i, s := range in.cfg.Sources {
 		if s.KindOrDefault() == config.KindKafka {
 			continue
 		}
-		src, err := newSource(cfg, s)
+		src, err := newSource(in, s)
 		switch {
 		case err != nil:
 			errs = append(errs, err)

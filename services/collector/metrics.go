@@ -10,13 +10,16 @@ import (
 // metrics of the collector. Labels come from closed sets: configured sources and inlets, endpoint names, status
 // codes, reason codes.
 type metrics struct {
-	requests *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	events   *prometheus.CounterVec
-	rejected *prometheus.CounterVec
-	inFlight prometheus.Gauge
-	lag      *prometheus.GaugeVec
-	down     *prometheus.GaugeVec
+	requests    *prometheus.CounterVec
+	seconds     *prometheus.HistogramVec
+	events      *prometheus.CounterVec
+	rejected    *prometheus.CounterVec
+	transformed *prometheus.CounterVec
+	violations  *prometheus.CounterVec
+	listed      prometheus.Gauge
+	inFlight    prometheus.Gauge
+	lag         *prometheus.GaugeVec
+	down        *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -26,9 +29,15 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "weft_collector_request_seconds",
 			Help: "Time to answer, from the first byte of the header.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}, []string{"endpoint"}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_events_total",
-			Help: "Events answered for, by source and whether they are on events.collected (stored), on events.rejected (rejected) or must not be kept (suppressed)."}, []string{"source", "result"}),
+			Help: "Events answered for, by source and whether they are on events.collected (stored), on events.rejected (rejected), must not be kept (suppressed) or were dropped by a transformation (dropped)."}, []string{"source", "result"}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_rejected_total",
 			Help: "Events and requests on events.rejected by source and reason."}, []string{"source", "reason"}),
+		transformed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_transformations_total",
+			Help: "Events that a transformation dropped, or could not be done with (failed), by source and rule."}, []string{"source", "rule", "result"}),
+		violations: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_plan_violations_total",
+			Help: "Violations of tracking plans by source, rule and what happens to the event (allow, flag, block)."}, []string{"source", "rule", "action"}),
+		listed: prometheus.NewGauge(prometheus.GaugeOpts{Name: "weft_collector_suppressed_people",
+			Help: "Identifiers on the suppression list."}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "weft_collector_in_flight_bytes",
 			Help: "Request bytes held in memory now."}),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "weft_collector_inlet_lag_records",
@@ -37,7 +46,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "1 if an inlet of this process has stopped for good, for instance behind its topic's retention; else 0."}, []string{"inlet"}),
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.events, m.rejected, m.inFlight, m.lag, m.down} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.events, m.rejected, m.transformed, m.violations, m.listed, m.inFlight, m.lag, m.down} {
 		errs = append(errs, reg.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -17,13 +17,13 @@ type source struct {
 }
 
 // newSource compiles one; its error names the field.
-func newSource(cfg config.Collector, s config.Source) (*source, error) {
+func newSource(in *intake, s config.Source) (*source, error) {
 	src := &source{name: s.Name, brand: s.Brand, kind: s.KindOrDefault(), trusted: s.Trusted, historical: s.Historical}
 	if src.brand == "" {
-		src.brand = cfg.Brand
+		src.brand = in.cfg.Brand
 	}
 	var err error
-	if src.steps, err = newSteps(cfg, s); err != nil {
+	if src.steps, err = newSteps(in, s); err != nil {
 		return nil, fmt.Errorf("source %s: %w", s.Name, err)
 	}
 	return src, nil
@@ -58,9 +58,29 @@ type step func(it *item) error
 // errSuppressed says that nothing may be kept of an item.
 var errSuppressed = fmt.Errorf("the person, or the lack of consent, forbids to store it")
 
+// errDropped says that a transformation drops an item.
+var errDropped = fmt.Errorf("a transformation of the source drops it: %w", errSuppressed)
+
 // newSteps compiles what a source is to do, in this order: transformations, enrichment, consent and suppression,
 // tracking plan. What is configured of them adds itself here.
-func newSteps(_ config.Collector, _ config.Source) ([]step, error) {
+func newSteps(in *intake, s config.Source) ([]step, error) {
 	var steps []step
+	transformations, err := transformStep(s, in.metrics)
+	if err != nil {
+		return nil, err
+	}
+	if transformations != nil {
+		steps = append(steps, transformations)
+	}
+	if in.suppressed != nil {
+		steps = append(steps, suppressStep(in.suppressed))
+	}
+	plan, err := planStep(s, in.metrics)
+	if err != nil {
+		return nil, err
+	}
+	if plan != nil {
+		steps = append(steps, plan)
+	}
 	return steps, nil
 }
