@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -41,7 +42,7 @@ func StartRedisCluster(ctx context.Context, dir string) (*RedisCluster, error) {
 		return nil, fmt.Errorf("start a Redis Cluster: %w (Debian: apt-get install redis-server)", err)
 	}
 	c := &RedisCluster{dir: dir}
-	// A node's bus is another port, which by default is 10000 above: too high for ephemeral ones.
+	// A node's bus is another port, which by default is 10000 above: one that connections are given.
 	free, err := freePorts(2 * clusterNodes)
 	if err != nil {
 		return nil, fmt.Errorf("start a Redis Cluster: %w", err)
@@ -182,21 +183,17 @@ func (c *RedisCluster) Say(ctx context.Context, node int, words ...string) (stri
 	return "", fmt.Errorf("%s was answered %q", strings.Join(words, " "), line)
 }
 
-// freePorts are n ports that were free just now.
+// freePorts are n different ports that were free just now.
 func freePorts(n int) ([]int, error) {
 	var found []int
-	for range n {
-		l, err := net.Listen("tcp", loopback(0))
+	for len(found) < n {
+		port, err := FreePort()
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close() //nolint:errcheck // given up for who needs it
-		_, text, _ := net.SplitHostPort(l.Addr().String())
-		port, err := strconv.Atoi(text)
-		if err != nil {
-			return nil, err
+		if !slices.Contains(found, port) {
+			found = append(found, port)
 		}
-		found = append(found, port)
 	}
 	return found, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -103,13 +104,34 @@ func (p *ports) pick(name string) (int, error) {
 			return last, l.Close()
 		}
 	}
-	l, err := net.Listen("tcp", loopback(0))
+	port, err := FreePort()
 	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+		return 0, err
 	}
-	port := l.Addr().(*net.TCPAddr).Port //nolint:errcheck // it is a TCP listener
 	p.last[name] = port
-	return port, l.Close()
+	return port, nil
+}
+
+const (
+	// firstPort and lastPort bound the ports that are picked. They are below those that systems give to connections by
+	// themselves (from 32768 on Linux, 49152 elsewhere): one that is free now is free when its server starts, or is back.
+	firstPort, lastPort = 28_000, 32_767
+	// portAttempts is how many ports are tried before it is said that none is free: most are.
+	portAttempts = 100
+)
+
+// FreePort is a port of 127.0.0.1 that nobody listens on, for a server that starts soon.
+func FreePort() (int, error) {
+	var failed error
+	for range portAttempts {
+		port := firstPort + rand.IntN(lastPort-firstPort+1) //nolint:gosec // spreading, not a secret
+		l, err := net.Listen("tcp", loopback(port))
+		if err == nil {
+			return port, l.Close()
+		}
+		failed = err
+	}
+	return 0, fmt.Errorf("find a free port: %w", failed)
 }
 
 // loopback is the address of a port on this machine.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/embedded"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 	"github.com/weft-cdp/weft/schemas/journeys"
@@ -123,14 +124,11 @@ func Journey(delay time.Duration) ([]byte, error) {
 
 // freeAddress is prefer if nothing listens there, else a free port on loopback.
 func freeAddress(prefer string) (string, error) {
-	l, err := net.Listen("tcp", prefer)
-	if err != nil {
-		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			return "", fmt.Errorf("find a free port: %w", err)
-		}
+	if l, err := net.Listen("tcp", prefer); err == nil {
+		return prefer, l.Close()
 	}
-	address := l.Addr().String()
-	return address, l.Close()
+	port, err := embedded.FreePort()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), err
 }
 
 // NewDoors opens the ways in: the HTTP door with the keys of sources, and a till's topic, which is made if

@@ -213,9 +213,9 @@ var takenPorts = struct {
 	next int
 }{next: firstPort + os.Getpid()%(lastPort-firstPort)}
 
-// Ports below the range from which Linux takes those of outgoing connections, so that a service that was killed finds
-// its port free when it comes back.
-const firstPort, lastPort = 20000, 32000
+// Ports below the range from which Linux takes those of outgoing connections, and below those of embedded.FreePort, so
+// that a service that was killed finds its port free when it comes back.
+const firstPort, lastPort = 20_000, 28_000
 
 // freeAddress is a loopback address that nobody listens on.
 func freeAddress(t testing.TB) string {
