@@ -94,6 +94,7 @@ func unknownTopic(err error) bool {
 func (c *Client) retry(ctx context.Context, what string, f func(context.Context) error) error {
 	var pause backoff
 	var unknownSince time.Time
+	var failure error // of the attempt before
 	for attempt := 1; ; attempt++ {
 		err := f(ctx)
 		switch {
@@ -103,6 +104,9 @@ func (c *Client) retry(ctx context.Context, what string, f func(context.Context)
 			}
 			return nil
 		case ctx.Err() != nil:
+			if failure != nil && kafkaCode(err) == 0 { // ctx cut this attempt off, which tells nothing of the broker
+				err = failure
+			}
 			return fmt.Errorf("%s: %w (last failure: %w)", what, context.Cause(ctx), err)
 		case errors.Is(err, ErrPermanent):
 			return fmt.Errorf("%s: %w", what, err)
@@ -122,6 +126,7 @@ func (c *Client) retry(ctx context.Context, what string, f func(context.Context)
 		if !pause.wait(ctx) {
 			return fmt.Errorf("%s: %w (last failure: %w)", what, context.Cause(ctx), err)
 		}
+		failure = err
 		c.wire.retries.Inc()
 		c.refresh(ctx)
 	}

@@ -127,7 +127,7 @@ type handover struct {
 // join starts a member; kill closes its connections, leave ends it as planned.
 func (h *handover) join(by, instance string) (leave, kill func()) {
 	c, err := New(config.Kafka{
-		Brokers: h.brokers, ClientID: by, InstanceID: instance, SessionTimeout: testSession, RebalanceTime: testSession,
+		Brokers: h.brokers, ClientID: by, InstanceID: instance, SessionTimeout: shortSession, RebalanceTime: shortSession,
 	}, zap.NewNop())
 	require.NoError(h.b, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -254,14 +254,15 @@ func benchHandOver(b *testing.B, brokers []string, run runGroup, static bool) {
 	if static {
 		leave, _ := h.join("e", "pod-e")
 		h.settle(3)
-		at := generationOf(b, brokers, h.opt.Group)
+		generation := func() int32 { return restful(b, brokers, h.opt.Group, 3) }
+		at := generation()
 		for range handoverRounds {
 			h.phase("static restart", 3, func() {
 				leave()
 				leave, _ = h.join("e", "pod-e")
 			})
 		}
-		b.Logf("%d planned restarts of a static member made %d generations", handoverRounds, generationOf(b, brokers, h.opt.Group)-at)
+		b.Logf("%d planned restarts of a static member made %d generations", handoverRounds, generation()-at)
 	}
 	h.report()
 }

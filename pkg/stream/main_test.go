@@ -30,8 +30,16 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// patience is how long a test waits for a condition; it is never slept through.
-const patience = 30 * time.Second
+// patience is how long a test waits for a condition; it is never slept through, so it may be as long as the slowest
+// machine needs.
+const patience = 2 * time.Minute
+
+const (
+	// longSession is that of members which are not meant to lose it: no machine stands still for as long.
+	longSession = time.Minute
+	// shortSession is the shortest that a broker allows by default, for those that are.
+	shortSession = 6 * time.Second
+)
 
 // unique makes topics and groups of tests differ, also between runs against one real Kafka.
 var unique atomic.Int64 //nolint:gochecknoglobals // names of a test run
@@ -76,7 +84,7 @@ func client(t testing.TB, brokers []string, opts ...Option) *Client {
 	t.Helper()
 	a := accessTo(brokers)
 	c, err := New(config.Kafka{
-		Brokers: brokers, ClientID: "weft-test", SessionTimeout: 6 * time.Second, RebalanceTime: 6 * time.Second, TLS: a.tls, SASL: a.sasl,
+		Brokers: brokers, ClientID: "weft-test", SessionTimeout: longSession, RebalanceTime: longSession, TLS: a.tls, SASL: a.sasl,
 	}, zaptest.NewLogger(t, zaptest.Level(zap.DPanicLevel)), opts...)
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
