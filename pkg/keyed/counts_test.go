@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"strconv"
 	"sync"
@@ -36,7 +37,7 @@ func (w *wire) reset() {
 func (w *wire) counts() (map[string]int, int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.commands, w.trips
+	return maps.Clone(w.commands), w.trips
 }
 
 func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -151,20 +152,25 @@ func (e *env) owned(s *Stage, partition int) *worker {
 // through brings all input up to end through the worker.
 func through(ctx context.Context, w *worker, end int64) error {
 	for w.m.applied < end {
-		if len(w.buf) == 0 {
-			w.pump.ask()
-			b := <-w.pump.got
-			w.pump.asked = time.Time{}
-			if b.err != nil {
-				return b.err
-			}
-			w.buf, w.bufNext = b.Records, b.Next
-		}
-		if err := w.step(ctx); err != nil {
+		if err := further(ctx, w); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// further brings one batch of input through the worker.
+func further(ctx context.Context, w *worker) error {
+	if len(w.buf) == 0 {
+		w.pump.ask()
+		b := <-w.pump.got
+		w.pump.asked = time.Time{}
+		if b.err != nil {
+			return b.err
+		}
+		w.buf, w.bufNext = b.Records, b.Next
+	}
+	return w.step(ctx)
 }
 
 // TestCountsPerThousandRecords is a gate: what a thousand records cost in Redis and Kafka, exactly. Each EVALSHA is
@@ -190,7 +196,8 @@ func TestCountsPerThousandRecords(t *testing.T) {
 		return s
 	}
 	plan, err := NewPlan(Options{Stage: "plan", Input: c.topics.EventsIdentified(), Topics: c.topics},
-		&passPlanner{out: c.topics.ProfilesChanged(), fail: func() error { return nil }, pub: map[int64]int{}}, c.deps())
+		&passPlanner{out: c.topics.ProfilesChanged(), at: time.Now().UTC().Truncate(24 * time.Hour).Add(12 * time.Hour), // no window reaches over midnight
+			fail: func() error { return nil }, pub: map[int64]int{}}, c.deps())
 	require.NoError(t, err)
 	for _, x := range []struct {
 		name     string
@@ -205,28 +212,28 @@ func TestCountsPerThousandRecords(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			w := c.owned(x.s, 0)
-			if w.timers != nil {
-				w.timers.looked = time.Now().Add(time.Hour) // not by the clock, either
-			}
 			c.wire.reset()
 			c.requests()
-			require.NoError(t, through(ctx, w, records))
-			commands, trips := c.wire.counts()
-			if x.name == "plan that asks for ids seen" && time.Now().UTC().Hour() == 0 {
-				x.commands["SMISMEMBER"] = 4 // the window reaches into yesterday
+			began := time.Now()
+			for w.m.applied < records {
+				if w.timers != nil {
+					w.timers.looked = time.Now().Add(time.Hour) // not by the clock, either
+				}
+				require.NoError(t, further(ctx, w))
 			}
+			commands, trips := c.wire.counts()
 			require.Equal(t, x.commands, commands)
 			require.Equal(t, x.trips, trips)
 			kafka := c.requests()
 			require.LessOrEqual(t, kafka["Produce"], 2*partitions, "one request per batch and target partition: %v", kafka)
-			require.LessOrEqual(t, kafka["Fetch"], 3, "%v", kafka)
+			require.LessOrEqual(t, kafka["Fetch"], 3+int(time.Since(began)/fetchWait), "%v", kafka)
 		})
 	}
 }
 
 // TestIdleStageAsksLittle: what an idle stage costs per second, at most.
 func TestIdleStageAsksLittle(t *testing.T) {
-	const partitions, seconds = 12, 2
+	const partitions = 12
 	c := newCounted(t, partitions)
 	s, err := NewFold(Options{
 		Stage: topic.StageBuilder, Input: c.topics.EventsIdentified(), Topics: c.topics, StateVersion: 1,
@@ -236,25 +243,32 @@ func TestIdleStageAsksLittle(t *testing.T) {
 	stop := run(t, s.Run)
 	defer stop()
 	c.wire.reset()
-	require.Eventually(t, func() bool { // it has come to rest: looks are a second apart
+	require.Eventually(t, func() bool {
 		if s.Ready() != nil {
 			return false
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return len(s.workers) == partitions
-	}, time.Minute, 10*time.Millisecond)
-	time.Sleep(2 * time.Second)
-	c.wire.reset()
+	}, patience, 10*time.Millisecond)
+	looks := func(n int) {
+		t.Helper()
+		require.Eventually(t, func() bool { _, trips := c.wire.counts(); return trips >= n*partitions }, patience, 10*time.Millisecond)
+	}
+	looks(7) // by then the pauses between them, which double, are as long as they become
 	c.requests()
-	time.Sleep(seconds * time.Second)
+	c.wire.reset()
+	began := time.Now()
+	looks(4)
 	commands, trips := c.wire.counts()
 	total := 0
 	for _, n := range commands {
 		total += n
 	}
 	kafka := c.requests()
-	t.Logf("per second: %d commands in %d round trips to Redis, %d fetches, %d commits to Kafka", total/seconds, trips/seconds, kafka["Fetch"]/seconds, kafka["OffsetCommit"]/seconds)
-	require.LessOrEqual(t, total, 3*partitions*(seconds+1), "%v", commands)
-	require.LessOrEqual(t, kafka["OffsetCommit"], partitions*(seconds+1), "%v", kafka)
+	seconds := time.Since(began).Seconds() // behind the counts: what a slow machine does late is not taken for more
+	t.Logf("per second: %.0f commands in %.0f round trips to Redis, %.0f fetches, %.0f commits to Kafka",
+		float64(total)/seconds, float64(trips)/seconds, float64(kafka["Fetch"])/seconds, float64(kafka["OffsetCommit"])/seconds)
+	require.LessOrEqual(t, float64(total), 3*partitions*(seconds+2), "%v", commands)
+	require.LessOrEqual(t, float64(kafka["OffsetCommit"]), partitions*(seconds+2), "%v", kafka)
 }

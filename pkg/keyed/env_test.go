@@ -24,6 +24,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const testPartitions = 3
 
+// patience is how long a test waits for a condition; it is never slept through, so it may be as long as the slowest
+// machine needs.
+const patience = 2 * time.Minute
+
 // env is a Kafka and a Redis of one test.
 type env struct {
 	t     testing.TB
@@ -62,6 +66,7 @@ func (e *env) connect() (*stream.Client, *store.Client) {
 	e.t.Helper()
 	cfg := config.Defaults()
 	cfg.Kafka.Brokers = e.kafka.ListenAddrs()
+	cfg.Kafka.SessionTimeout, cfg.Kafka.RebalanceTime = patience, time.Minute // no test is about losing a session
 	log := zaptest.NewLogger(e.t, zaptest.Level(zaptest.NewLogger(e.t).Level()))
 	sc, err := stream.New(cfg.Kafka, log)
 	require.NoError(e.t, err)
@@ -165,7 +170,7 @@ func (e *env) settled() {
 	stop := run(e.t, f.Run)
 	defer stop()
 	n := f.Ticket()
-	require.Eventually(e.t, func() bool { return f.Done() >= n }, 60*time.Second, 5*time.Millisecond)
+	require.Eventually(e.t, func() bool { return f.Done() >= n }, patience, 5*time.Millisecond)
 }
 
 func (e *env) read(key string) (string, tally) {
@@ -224,5 +229,5 @@ func (e *env) settledCommit() {
 			}
 		}
 		return true
-	}, 30*time.Second, 5*time.Millisecond)
+	}, patience, 5*time.Millisecond)
 }

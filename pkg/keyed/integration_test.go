@@ -5,8 +5,8 @@ package keyed
 import (
 	"context"
 	"fmt"
-	"net"
 	"os/exec"
+	"strconv"
 	"testing"
 	"time"
 
@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/embedded"
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
@@ -22,11 +23,9 @@ import (
 // ownRedis is a redis-server of one test, which may fill it up: the one of WEFT_TEST_REDIS is everybody's.
 func ownRedis(t *testing.T) (*store.Client, *redis.Client) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := embedded.FreePort()
 	require.NoError(t, err)
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
+	port := strconv.Itoa(free)
 	cmd := exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", t.TempDir(), "--save", "", //nolint:gosec // a test's own server
 		"--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction")
 	require.NoError(t, cmd.Start(), "'make redis' installs it")
@@ -34,7 +33,7 @@ func ownRedis(t *testing.T) (*store.Client, *redis.Client) {
 	addr := "127.0.0.1:" + port
 	raw := redis.NewClient(&redis.Options{Addr: addr, Protocol: 2, DisableIdentity: true})
 	t.Cleanup(func() { _ = raw.Close() })
-	require.Eventually(t, func() bool { return raw.Ping(context.Background()).Err() == nil }, time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return raw.Ping(context.Background()).Err() == nil }, patience, 10*time.Millisecond)
 	st, err := store.New(config.Redis{Addresses: []string{addr}}, zaptest.NewLogger(t))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = st.Close() })
@@ -136,15 +135,15 @@ func TestFullRedisHoldsAndGoesOn(t *testing.T) {
 		require.Eventually(t, func() bool {
 			err := s.Ready()
 			return err != nil && contains(err, fmt.Sprintf("partition %d is held", p), "redis_memory", "maxmemory")
-		}, time.Minute, 5*time.Millisecond)
+		}, patience, 5*time.Millisecond)
 	}
 	require.Eventually(t, func() bool {
 		m, err := slot.meta(context.Background())
 		return err == nil && m.pubSeq == m.nextSeq
-	}, time.Minute, 5*time.Millisecond, "the outbox is emptied")
+	}, patience, 5*time.Millisecond, "the outbox is emptied")
 	require.Len(t, e.all(e.topics.ProfilesChanged()), 31)
 	empty(t, raw)
 	e.settled()
-	require.Eventually(t, func() bool { return s.Ready() == nil }, time.Minute, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return s.Ready() == nil }, patience, 5*time.Millisecond)
 	e.outputsOnce(want)
 }

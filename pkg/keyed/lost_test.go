@@ -43,7 +43,7 @@ func TestLostMoveIsNoticed(t *testing.T) {
 			e.send(other, topic.KindEvent, "c1")
 			e.settled()
 			count := func() int64 { m, err := slot.meta(ctx); require.NoError(t, err); return m.writes }
-			require.Eventually(t, func() bool { return e.told("a") == count() }, 20*time.Second, 5*time.Millisecond)
+			require.Eventually(t, func() bool { return e.told("a") == count() }, patience, 5*time.Millisecond)
 
 			before, err := slot.meta(ctx)
 			require.NoError(t, err)
@@ -57,7 +57,7 @@ func TestLostMoveIsNoticed(t *testing.T) {
 			}
 
 			e.send(other, topic.KindMerge, mergeInto("a"))
-			require.Eventually(t, func() bool { return e.told("a") > before.writes }, 20*time.Second, 5*time.Millisecond, "the commit tells of it though nothing else came")
+			require.Eventually(t, func() bool { return e.told("a") > before.writes }, patience, 5*time.Millisecond, "the commit tells of it though nothing else came")
 			_, a := e.read("a")
 			require.Equal(t, map[string]int{"a1": 1, "c1": 1}, a.N)
 			now, err := slot.meta(ctx)
@@ -80,7 +80,7 @@ func TestLostMoveIsNoticed(t *testing.T) {
 			select {
 			case err := <-done:
 				require.ErrorIs(t, err, ErrStateLost)
-			case <-time.After(30 * time.Second):
+			case <-time.After(patience):
 				t.Fatal("nobody stopped")
 			}
 		})
@@ -121,7 +121,7 @@ func TestCountGoesOnOverARebuild(t *testing.T) {
 	}
 	e.settled()
 	slot := e.slot(topic.Partition([]byte("a"), testPartitions))
-	require.Eventually(t, func() bool { m, err := slot.meta(context.Background()); return err == nil && e.told("a") == m.writes }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { m, err := slot.meta(context.Background()); return err == nil && e.told("a") == m.writes }, patience, 5*time.Millisecond)
 	stop()
 	told := e.told("a")
 	e.redis.FlushAll()

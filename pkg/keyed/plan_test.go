@@ -20,6 +20,7 @@ import (
 // passPlanner passes bodies through and remembers ids.
 type passPlanner struct {
 	out  string
+	at   time.Time // its clock; zero: the real one
 	fail func() error
 	mu   sync.Mutex
 	pub  map[int64]int
@@ -33,7 +34,10 @@ func (p *passPlanner) Plan(ctx context.Context, slot Slot, recs []Record) (Chang
 	for i := range recs {
 		ids = append(ids, recs[i].Value)
 	}
-	now := time.Now()
+	now := p.at
+	if now.IsZero() {
+		now = time.Now()
+	}
 	seen, err := slot.Seen(ctx, ids, now, time.Hour)
 	if err != nil {
 		return Change{}, err
@@ -90,7 +94,7 @@ func TestPlannerPassesBodiesThroughOnce(t *testing.T) {
 		got, err := e.stream.Committed(ctx, e.topics.Group(topic.StageStitcher, e.topics.EventsIdentified()), e.topics.EventsIdentified())
 		require.NoError(t, err)
 		return slices.EqualFunc(ends, got, func(end int64, c stream.Committed) bool { return end == 0 || c.Offset == end })
-	}, 60*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 	e.outputsOnce(want)
 	require.NoError(t, err)
 	require.NotEmpty(t, maps.Keys(p.pub))

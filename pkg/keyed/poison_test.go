@@ -186,16 +186,16 @@ func TestTimerThatPanicsIsPutOff(t *testing.T) {
 	}
 	fired := func(k string) int { _, s := e.read(k); return s.Fired }
 	e.settled()
-	require.Eventually(t, func() bool { return fired("a") == 1 && fired("c") == 1 && fired("d") == 1 }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return fired("a") == 1 && fired("c") == 1 && fired("d") == 1 }, patience, 5*time.Millisecond)
 	p := fmt.Sprint(topic.Partition([]byte("b"), testPartitions))
-	require.Eventually(t, func() bool { return value(t, f.metrics.aside.WithLabelValues(p)) == 1 }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return value(t, f.metrics.aside.WithLabelValues(p)) == 1 }, patience, 5*time.Millisecond)
 	require.NoError(t, f.Ready(), "the partition is not held")
 	require.Zero(t, fired("b"))
 	e.send("b", topic.KindEvent, "more") // the partition and the key go on
 	e.settled()
 	close(healed)
-	require.Eventually(t, func() bool { return fired("b") == 1 }, 30*time.Second, 10*time.Millisecond)
-	require.Eventually(t, func() bool { return value(t, f.metrics.aside.WithLabelValues(p)) == 0 }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return fired("b") == 1 }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return value(t, f.metrics.aside.WithLabelValues(p)) == 0 }, patience, 5*time.Millisecond)
 	_, s := e.read("b")
 	require.Equal(t, 1, s.N["more"])
 }
@@ -205,8 +205,6 @@ func TestTimerThatPanicsIsPutOff(t *testing.T) {
 func TestMergeThatPanicsHoldsItsPeopleOnly(t *testing.T) {
 	e := newEnv(t)
 	fence := NewFence([]Edge{{Inputs: []string{e.topics.EventsIdentified()}, Stage: topic.StageBuilder}}, e.topics, time.Millisecond, e.deps())
-	stopFence := run(t, fence.Run)
-	defer stopFence()
 	healed := make(chan struct{})
 	fold := touchyFold{healed: func(string) bool {
 		select {
@@ -218,7 +216,7 @@ func TestMergeThatPanicsHoldsItsPeopleOnly(t *testing.T) {
 	}}
 	f := e.touchy(fold, fence, e.deps())
 	stop := run(t, f.Run)
-	due := fmt.Sprintf("due:%d", time.Now().Add(500*time.Millisecond).UnixMilli())
+	due := fmt.Sprintf("due:%d", time.Now().Add(-time.Second).UnixMilli())
 	e.send("a", topic.KindEvent, due)
 	e.send("x", topic.KindEvent, due)
 	e.send("c", topic.KindEvent, "bad merge")
@@ -233,10 +231,12 @@ func TestMergeThatPanicsHoldsItsPeopleOnly(t *testing.T) {
 	e.send("b", topic.KindEvent, "b1")
 	e.send("b", topic.KindMerge, mergeInto("a")) // the mark goes along
 	e.settled()
+	stopFence := run(t, fence.Run) // now all that is due may fire
+	defer stopFence()
 	fired := func(k string) int { _, s := e.read(k); return s.Fired }
-	require.Eventually(t, func() bool { return fired("x") == 1 }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return fired("x") == 1 }, patience, 5*time.Millisecond)
 	n := fence.Ticket()
-	require.Eventually(t, func() bool { return fence.Done() >= n }, 20*time.Second, time.Millisecond, "the fence is not held")
+	require.Eventually(t, func() bool { return fence.Done() >= n }, patience, time.Millisecond, "the fence is not held")
 	require.Zero(t, fired("a"))
 	require.Zero(t, fired("f"))
 	stop() // a new owner finds it as it is
@@ -249,12 +249,12 @@ func TestMergeThatPanicsHoldsItsPeopleOnly(t *testing.T) {
 	require.Equal(t, map[string]int{due: 1, "a1": 1, "b1": 1}, s.N)
 	require.Zero(t, s.Fired)
 	close(healed)
-	require.Eventually(t, func() bool { _, s := e.read("c"); return s.N["cancel"] == 1 && s.N["d1"] == 1 }, 60*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { _, s := e.read("c"); return s.N["cancel"] == 1 && s.N["d1"] == 1 }, patience, 10*time.Millisecond)
 	live, s := e.read("c")
 	require.Equal(t, "a", live)
 	require.Equal(t, map[string]int{due: 1, "a1": 1, "b1": 1, "bad merge": 1, "cancel": 1, "d1": 1}, s.N)
 	require.Zero(t, s.Fired, "it was cancelled")
-	require.Eventually(t, func() bool { return fired("f") == 1 }, 60*time.Second, 10*time.Millisecond, "whole again, it is decided")
+	require.Eventually(t, func() bool { return fired("f") == 1 }, patience, 10*time.Millisecond, "whole again, it is decided")
 	c, err := e.cell("a")
 	require.NoError(t, err)
 	require.Empty(t, c.blocked)

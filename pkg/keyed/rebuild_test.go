@@ -39,7 +39,7 @@ func (noPast) Open(context.Context, string, int) (History, error) { return nil, 
 // rebuild rebuilds the stage; a nil past is what Kafka holds.
 func (e *env) rebuild(past Past, log *zap.Logger) error {
 	e.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	sc, st := e.connect()
 	ends, err := sc.EndOffsets(ctx, e.topics.EventsIdentified())

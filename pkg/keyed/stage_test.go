@@ -139,7 +139,7 @@ func TestLostRedisStopsTheStageLoudly(t *testing.T) {
 			stop()
 			lose(e.redis)
 			e.send("a", topic.KindEvent, "2")
-			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			d := e.deps()
 			err := e.stage(nil, d).Run(ctx)

@@ -150,7 +150,7 @@ func (e *env) outboxesEmpty(s *Stage) {
 			}
 		}
 		return true
-	}, time.Minute, 5*time.Millisecond)
+	}, patience, 5*time.Millisecond)
 }
 
 func heapInUse() uint64 {
@@ -172,9 +172,9 @@ func TestManyTimersFireOnce(t *testing.T) {
 	for _, until := range []int64{n / 3, n / 2, n} {
 		s := e.alarms(topic.StageDecide, &fired, fence)
 		stop := run(t, s.Run)
-		require.Eventually(t, func() bool { return fired.Load() >= until }, 2*time.Minute, time.Millisecond)
+		require.Eventually(t, func() bool { return fired.Load() >= until }, patience, time.Millisecond)
 		if until == n {
-			require.Eventually(t, func() bool { return len(e.messages(e.topics.ActivationsRequested())) == n }, time.Minute, 50*time.Millisecond)
+			require.Eventually(t, func() bool { return len(e.messages(e.topics.ActivationsRequested())) == n }, patience, 50*time.Millisecond)
 		}
 		stop()
 	}
@@ -212,7 +212,7 @@ func TestTicketsAreBounded(t *testing.T) {
 		require.NoError(t, w.step(context.Background()))
 		require.LessOrEqual(t, len(w.timers.held), ticketsPerLook+ticketsLow)
 		return index() == 0
-	}, time.Minute, time.Microsecond)
+	}, patience, time.Microsecond)
 	require.Empty(t, w.timers.held, "what has fired is forgotten")
 	require.Empty(t, w.timers.cohorts)
 }
