@@ -37,7 +37,7 @@ import (
 )
 
 const (
-	patience = 60 * time.Second
+	patience = 2 * time.Minute
 	look     = 20 * time.Millisecond
 	writeKey = "key"
 	till     = "till.sales"
@@ -134,10 +134,12 @@ func settings(t *testing.T, kafka []string, redis, hook, mail string) config.Con
 	dir := t.TempDir()
 	cfg := config.Defaults()
 	cfg.Kafka.Brokers = kafka
+	cfg.Kafka.SessionTimeout, cfg.Kafka.RebalanceTime = time.Minute, time.Minute // no test is about losing a session
 	cfg.Redis = config.Redis{Addresses: []string{redis}, AllowNonDurable: true}
 	cfg.Topics.Prefix, cfg.Topics.Partitions = "s.", 2
 	cfg.Identity.KeyFile, cfg.Collector.UnsubscribeSecret = filepath.Join(dir, "identity.key"), filepath.Join(dir, "unsubscribe.key")
 	cfg.Collector.Listen, cfg.Builder.Listen = "127.0.0.1:0", "127.0.0.1:0"
+	cfg.Collector.ProduceTimeout = patience
 	cfg.Collector.Sources = []config.Source{{Name: "web", WriteKey: writeKey, Brand: "main"}}
 	cfg.Collector.Inlets = []config.Inlet{{Name: "till", Topic: till, Brand: "main", Trusted: true, Mapping: map[string]string{
 		"event": "'Order Completed'", "userId": "$.customer", "properties.order_id": "$.id", "properties.total": "$.total",
@@ -153,8 +155,8 @@ func settings(t *testing.T, kafka []string, redis, hook, mail string) config.Con
 	require.NoError(t, os.WriteFile(filepath.Join(cfg.Activator.Journeys, "mail.yaml"), []byte(hurried), 0o600))
 	secret := filepath.Join(dir, "secret")
 	require.NoError(t, os.WriteFile(secret, []byte("a secret of enough length"), 0o600))
-	cfg.Activator.Webhook = config.Webhook{URL: hook, SecretFile: secret, Timeout: 5 * time.Second, AllowPrivate: true}
-	cfg.Activator.SMTP = config.SMTP{Address: mail, TLS: "none", HELO: "localhost", Timeout: 5 * time.Second}
+	cfg.Activator.Webhook = config.Webhook{URL: hook, SecretFile: secret, Timeout: patience, AllowPrivate: true}
+	cfg.Activator.SMTP = config.SMTP{Address: mail, TLS: "none", HELO: "localhost", Timeout: patience}
 	return cfg
 }
 

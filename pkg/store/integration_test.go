@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	patience = 60 * time.Second // for what takes two seconds on a free machine
+	patience = 2 * time.Minute // for what takes two seconds on a free machine
 	retry    = 50 * time.Millisecond
 )
 

@@ -72,6 +72,7 @@ func settings(t testing.TB) config.Config {
 	cfg := config.Defaults()
 	cfg.Collector.UnsubscribeSecret = filepath.Join(t.TempDir(), "unsubscribe.key")
 	cfg.Collector.Listen = "127.0.0.1:0"
+	cfg.Collector.ProduceTimeout = patience
 	cfg.Collector.Sources = []config.Source{
 		{Name: "web", WriteKey: "wk_demo", Brand: "shop"},
 		{Name: "server", WriteKey: "wk_server", Trusted: true},
@@ -430,7 +431,7 @@ type readFunc func([]byte) (int, error)
 func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 
 func TestKafkaAwayIs503(t *testing.T) {
-	f := newFixture(t, func(c *config.Collector) { c.ProduceTimeout = 20 * time.Millisecond })
+	f := newFixture(t)
 	away := func([]stream.Record) error { return errors.New("no broker") }
 	valid, invalid := `{"userId":"u"}`, `{}`
 	both := `{"batch":[{"type":"page","userId":"u"},{"type":"page"}]}`

@@ -29,7 +29,7 @@ import (
 )
 
 // patience is how long a test waits for a condition.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // broker is a Kafka in the process with Weft's topics and one of a till.
 type broker struct {
@@ -49,7 +49,7 @@ func newBroker(t testing.TB) *broker {
 	t.Cleanup(cluster.Close)
 	cfg := settings(t)
 	cfg.Kafka.Brokers = cluster.ListenAddrs()
-	cfg.Kafka.SessionTimeout, cfg.Kafka.RebalanceTime = 6*time.Second, 6*time.Second
+	cfg.Kafka.SessionTimeout, cfg.Kafka.RebalanceTime = time.Minute, time.Minute // no test is about losing a session
 	cfg.Topics.Partitions = 3
 	cfg.Admin.ShutdownTimeout = patience
 	cfg.Collector.Inlets = []config.Inlet{{Name: "till", Topic: tillTopic, Brand: "shop", Trusted: true, Mapping: map[string]string{

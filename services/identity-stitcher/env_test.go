@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	testPartitions = 3
-	patience       = 60 * time.Second
+	patience       = 2 * time.Minute
 )
 
 // receivedAt is when every test event was received.
@@ -65,6 +65,7 @@ func newEnv(t *testing.T) *env {
 	t.Cleanup(k.Close)
 	e := &env{t: t, redis: miniredis.RunT(t), topics: topics, cfg: config.Defaults(), seq: map[string]int64{}, received: receivedAt(), kafka: k}
 	e.cfg.Kafka.Brokers = k.ListenAddrs()
+	e.cfg.Kafka.SessionTimeout, e.cfg.Kafka.RebalanceTime = time.Minute, time.Minute // no test is about losing a session
 	e.cfg.Redis = config.Redis{Addresses: []string{e.redis.Addr()}, AllowNonDurable: true}
 	e.cfg.Topics.Prefix, e.cfg.Topics.Partitions = topics.Prefix, topics.Partitions
 	e.cfg.Identity.KeyFile = filepath.Join(t.TempDir(), "identity.key")

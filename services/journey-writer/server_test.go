@@ -32,7 +32,7 @@ import (
 )
 
 // patience is how long a test waits for a condition.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // setup is a Kafka in the process and a real ClickHouse with a database of the test's own.
 type setup struct {
@@ -53,7 +53,7 @@ func newSetup(t testing.TB) *setup {
 	t.Cleanup(cluster.Close)
 	cfg := config.Defaults()
 	cfg.Kafka.Brokers = cluster.ListenAddrs()
-	cfg.Kafka.SessionTimeout, cfg.Kafka.RebalanceTime = 6*time.Second, 6*time.Second
+	cfg.Kafka.SessionTimeout, cfg.Kafka.RebalanceTime = time.Minute, time.Minute // no test is about losing a session
 	cfg.Topics.Partitions = 3
 	cfg.Writer.FlushInterval = 50 * time.Millisecond
 	cfg.ClickHouse = config.ClickHouse{

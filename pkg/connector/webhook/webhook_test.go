@@ -30,7 +30,7 @@ func sender(t *testing.T, url string, change ...func(*config.Webhook)) *Sender {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "secret")
 	require.NoError(t, os.WriteFile(file, []byte(secret+"\n"), 0o600))
-	c := config.Webhook{URL: url, SecretFile: file, Timeout: 5 * time.Second, AllowPrivate: true}
+	c := config.Webhook{URL: url, SecretFile: file, Timeout: time.Minute, AllowPrivate: true}
 	for _, f := range change {
 		f(&c)
 	}
@@ -111,10 +111,7 @@ func TestConnectionCut(t *testing.T) {
 	_, err := sender(t, url).Send(t.Context(), message())
 	require.Equal(t, connector.Unknown, connector.ClassOf(err), "%v", err)
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	_, err = sender(t, "http://"+l.Addr().String()).Send(t.Context(), message())
+	_, err = sender(t, "http://127.0.0.1:1").Send(t.Context(), message())
 	require.Equal(t, connector.Transient, connector.ClassOf(err), "%v", err)
 }
 
