@@ -131,7 +131,11 @@ func apply(item, front []byte, empty bool, edits []edit) []byte {
 	for _, x := range edits {
 		size += len(x.with)
 	}
-	out := make([]byte, 0, size)
+	return applyTo(make([]byte, 0, size), item, front, empty, edits)
+}
+
+// applyTo is apply that appends to out.
+func applyTo(out, item, front []byte, empty bool, edits []edit) []byte {
 	open := skipSpace(item, 0) + 1
 	out = append(out, '{')
 	if empty && len(front) > 0 {

@@ -24,13 +24,13 @@ func TestFillContext(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			body := []byte(c.body)
-			got, err := FillContext(body, []byte(c.fill))
+			got, err := new(Filler).FillContext(body, []byte(c.fill))
 			require.NoError(t, err)
 			require.Equal(t, c.want, string(got))
 			require.Equal(t, c.body, string(body))
 		})
 	}
-	_, err := FillContext([]byte(`[`), []byte(`{}`))
+	_, err := new(Filler).FillContext([]byte(`[`), []byte(`{}`))
 	require.Equal(t, InvalidJSON, Reason(err, ""))
 }
 
@@ -43,7 +43,8 @@ func FuzzFillContext(f *testing.F) {
 			fill = []byte(`{"ip":"x"}`)
 		}
 		before := bytes.Clone(body)
-		out, err := FillContext(body, fill)
+		var x Filler
+		out, err := x.FillContext(body, fill)
 		if !bytes.Equal(before, body) {
 			t.Fatal("the body was changed")
 		}
@@ -53,7 +54,7 @@ func FuzzFillContext(f *testing.F) {
 		if !json.Valid(out) {
 			t.Fatalf("%q became %q", body, out)
 		}
-		again, err := FillContext(out, fill)
+		again, err := x.FillContext(out, fill)
 		if err != nil || !bytes.Equal(again, out) {
 			t.Fatalf("editing twice: %q, then %q (%v)", out, again, err)
 		}
