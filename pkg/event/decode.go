@@ -25,8 +25,8 @@ type Event struct {
 	AnonymousID string
 	PreviousID  string
 	GroupID     string
-	// Time is when it happened, UTC milliseconds: timestamp, else originalTimestamp, else ReceivedAt; one
-	// that cannot be read counts as absent.
+	// Time is when it happened, UTC milliseconds: timestamp, else originalTimestamp, both moved by Skew, else
+	// ReceivedAt; one that cannot be read counts as absent.
 	Time        time.Time
 	TimeClamped bool   // it claimed to be later than ReceivedAt+MaxFuture, so Time is ReceivedAt
 	Body        []byte // the whole JSON object as collected
@@ -305,11 +305,15 @@ func (e *Event) readTimes(f *fields) {
 	if e.SentAt.IsZero() {
 		e.SentAt, _ = ParseTime(e.text(f.sentAt))
 	}
-	t, ok := ParseTime(e.text(f.timestamp))
-	if !ok {
-		t, ok = ParseTime(e.text(f.originalTimestamp))
-	}
 	e.said, e.original = f.timestamp, f.originalTimestamp
+	e.setTime()
+}
+
+// setTime works out when it happened.
+func (e *Event) setTime() {
+	t, ok := e.ClaimedTime()
+	t = t.Add(e.Skew)
+	e.TimeClamped = false
 	switch {
 	case !ok:
 		e.Time = e.ReceivedAt
@@ -320,10 +324,26 @@ func (e *Event) readTimes(f *fields) {
 	}
 }
 
-// OwnTime is the sender's own clock, where Time may be another: originalTimestamp, or the time that was clamped;
-// zero: there is none but Time.
+// ClaimedTime is when it happened by the sender's clock: timestamp, else originalTimestamp; false if it says
+// neither, so that it happened as of its receipt.
+func (e *Event) ClaimedTime() (time.Time, bool) {
+	t, ok := ParseTime(e.text(e.said))
+	if !ok {
+		t, ok = ParseTime(e.text(e.original))
+	}
+	return t, ok
+}
+
+// Correct moves the event by what the sender's clock is off.
+func (e *Event) Correct(skew time.Duration) {
+	e.Skew = skew
+	e.setTime()
+}
+
+// OwnTime is the sender's own clock, where Time may be another: originalTimestamp, or the time that was clamped or
+// corrected; zero: there is none but Time.
 func (e *Event) OwnTime() time.Time {
-	if !e.TimeClamped && isNull(e.original) {
+	if !e.TimeClamped && e.Skew == 0 && isNull(e.original) {
 		return time.Time{}
 	}
 	for _, raw := range [][]byte{e.original, e.said} {

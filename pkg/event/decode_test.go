@@ -243,3 +243,31 @@ func BenchmarkDecode(b *testing.B) {
 		}
 	}
 }
+
+func TestCorrect(t *testing.T) {
+	decode := func(body string) *Event {
+		e, err := Decode([]byte(body), Meta{ReceivedAt: received})
+		require.NoError(t, err)
+		return e
+	}
+	stamp := func(at time.Time) string { return at.Format(time.RFC3339Nano) }
+	e := decode(`{"type":"page","timestamp":"` + stamp(received.Add(-time.Hour)) + `"}`)
+	require.Zero(t, e.OwnTime())
+	e.Correct(10 * time.Minute)
+	require.Equal(t, received.Add(-50*time.Minute), e.Time)
+	require.Equal(t, received.Add(-time.Hour), e.OwnTime(), "what it claimed is kept")
+	again, err := Decode(e.Body, e.Meta)
+	require.NoError(t, err)
+	require.Equal(t, e.Time, again.Time, "every stage computes the same")
+
+	e = decode(`{"type":"page","timestamp":"` + stamp(received.Add(time.Hour)) + `"}`)
+	require.True(t, e.TimeClamped)
+	e.Correct(-time.Hour)
+	require.False(t, e.TimeClamped)
+	require.Equal(t, received, e.Time)
+	require.Equal(t, received.Add(time.Hour), e.OwnTime())
+
+	e = decode(`{"type":"page"}`)
+	e.Correct(-time.Hour)
+	require.Equal(t, received, e.Time, "the receipt is our own clock's")
+}

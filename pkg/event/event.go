@@ -30,9 +30,11 @@ type Meta struct {
 	MessageID  string    // unique within the source; judged for duplicates
 	ReceivedAt time.Time // UTC, when the collector took it, to the millisecond
 	SentAt     time.Time // UTC, when the sender sent it; zero if unknown
-	Trusted    bool      // may it join two known people
-	Historical bool      // old or replayed: counts everywhere, never triggers a message
-	Flags      string    // what the collector found about it, comma separated: AddFlag, HasFlag; empty: nothing
+	// Skew is what is to be added to the sender's clock: whole milliseconds, 0 unless the collector found it wrong.
+	Skew       time.Duration
+	Trusted    bool   // may it join two known people
+	Historical bool   // old or replayed: counts everywhere, never triggers a message
+	Flags      string // what the collector found about it, comma separated: AddFlag, HasFlag; empty: nothing
 }
 
 // Identifier is one typed identifier value as it stands in an event, not yet normalised.

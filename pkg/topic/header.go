@@ -27,6 +27,7 @@ const (
 	HeaderMessageID  = "weft-message-id"  // the event's id, unique within its source
 	HeaderReceivedAt = "weft-received-at" // UTC milliseconds when the collector took it
 	HeaderSentAt     = "weft-sent-at"     // UTC milliseconds when the sender sent it, if it said so
+	HeaderSkew       = "weft-skew"        // milliseconds to add to the sender's clock, which is off; absent: none
 	HeaderTrust      = "weft-trust"       // "trusted" or "untrusted"
 	HeaderHistorical = "weft-historical"  // "1": never triggers a message
 	HeaderFlags      = "weft-flags"       // what the collector found about the event, comma separated, such as bot
@@ -103,7 +104,7 @@ func View(hs []Header, key string) (string, bool) {
 
 // MetaHeaders writes m, with the schema version.
 func MetaHeaders(m event.Meta) []Header {
-	hs := make([]Header, 0, 11)
+	hs := make([]Header, 0, 12)
 	add := func(k, v string) {
 		if v != "" {
 			hs = append(hs, Header{k, []byte(v)})
@@ -117,6 +118,9 @@ func MetaHeaders(m event.Meta) []Header {
 	if !m.SentAt.IsZero() {
 		add(HeaderSentAt, strconv.FormatInt(m.SentAt.UnixMilli(), 10))
 	}
+	if m.Skew != 0 {
+		add(HeaderSkew, strconv.FormatInt(m.Skew.Milliseconds(), 10))
+	}
 	if m.Trusted {
 		add(HeaderTrust, "trusted")
 	} else {
@@ -128,6 +132,9 @@ func MetaHeaders(m event.Meta) []Header {
 	add(HeaderFlags, m.Flags)
 	return hs
 }
+
+// maxSkew, a century in milliseconds, is more than every clock is off that can be read as a time at all.
+const maxSkew = 100 * 366 * 24 * 3600 * 1000
 
 // ErrNewerSchema means that the record was written by a newer binary: this one must not touch it.
 var ErrNewerSchema = errors.New("record has a newer schema than this binary knows")
@@ -170,6 +177,13 @@ func parseMeta(hs []Header, text func([]byte) string) (event.Meta, error) {
 			m.ReceivedAt = millis(h.Key, h.Value)
 		case HeaderSentAt:
 			m.SentAt = millis(h.Key, h.Value)
+		case HeaderSkew:
+			n, err := strconv.ParseInt(string(h.Value), 10, 64)
+			if err != nil || n > maxSkew || n < -maxSkew {
+				errs = append(errs, fmt.Errorf("header %s: %q is not milliseconds of at most a century", h.Key, h.Value))
+				continue
+			}
+			m.Skew = time.Duration(n) * time.Millisecond
 		case HeaderTrust:
 			m.Trusted = string(h.Value) == "trusted"
 		case HeaderHistorical:

@@ -52,6 +52,7 @@ func TestMetaRoundTrip(t *testing.T) {
 			Trusted: rapid.Bool().Draw(t, "trusted"), Historical: rapid.Bool().Draw(t, "historical"),
 			Flags: rapid.StringMatching(`([a-z_]{1,9}(,[a-z_]{1,9}){0,2})?`).Draw(t, "flags"),
 		}
+		m.Skew = time.Duration(rapid.Int64Range(-maxSkew, maxSkew).Draw(t, "skew")) * time.Millisecond
 		if rapid.Bool().Draw(t, "has sent at") {
 			m.SentAt = millis("sent").Draw(t, "sent at")
 		}
@@ -72,6 +73,10 @@ func TestParseMeta(t *testing.T) {
 	require.ErrorContains(t, err, HeaderSchema)
 	require.ErrorContains(t, err, HeaderReceivedAt)
 	require.ErrorContains(t, err, HeaderSentAt, "all faults at once")
+	for _, bad := range []string{"", "1.5", "9223372036854775807", "-9223372036854775808"} {
+		_, err = ParseMeta([]Header{{HeaderSkew, []byte(bad)}})
+		require.ErrorContains(t, err, HeaderSkew)
+	}
 }
 
 func TestPositionRoundTrip(t *testing.T) {

@@ -31,11 +31,11 @@ func record(key, value string, hs ...topic.Header) *stream.Record {
 		Headers: append(topic.MetaHeaders(m), hs...)}
 }
 
-func readOne(t *testing.T, value string) warehouse.Event {
+func readOne(t *testing.T, value string, hs ...topic.Header) warehouse.Event {
 	t.Helper()
 	var events list[warehouse.Event]
 	f := eventRows{events: &events}
-	r := record(person, value)
+	r := record(person, value, hs...)
 	m, err := topic.ParseMeta(r.Headers)
 	require.NoError(t, err)
 	require.NoError(t, f.read(r, m))
@@ -86,6 +86,17 @@ func TestEventTimes(t *testing.T) {
 	require.True(t, e.OriginalTimestamp.IsZero())
 	require.Equal(t, lastTime, inRange(time.Date(5138, 1, 1, 0, 0, 0, 0, time.UTC)))
 	require.Equal(t, int64(0), inRange(time.Date(1901, 1, 1, 0, 0, 0, 0, time.UTC)).Unix())
+}
+
+// TestFourTimes: what the sender claimed, when it sent, when it came, and when it happened.
+func TestFourTimes(t *testing.T) {
+	body := `{"type":"page","anonymousId":"a","messageId":"m","timestamp":"2026-03-04T05:00:00Z","sentAt":"2026-03-04T05:00:05Z"}`
+	e := readOne(t, body, topic.Header{Key: topic.HeaderSkew, Value: []byte("-3600000")})
+	require.Equal(t, "2026-03-04 04:00:00 +0000 UTC", e.Time.String())
+	require.Equal(t, "2026-03-04 05:00:00 +0000 UTC", e.OriginalTimestamp.String())
+	require.Equal(t, "2026-03-04 05:00:05 +0000 UTC", e.SentAt.String())
+	require.Equal(t, received, e.ReceivedAt)
+	require.False(t, e.TimeClamped)
 }
 
 func TestDeviceOf(t *testing.T) {

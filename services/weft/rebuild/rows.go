@@ -121,8 +121,13 @@ FROM ${database}.events`+inPlace, p.args()...)
 // record makes the event of a row again: not its bytes, but what folds read of it.
 func (e *eventRow) record() (stream.Record, error) {
 	when := e.Time
-	if e.TimeClamped && e.OriginalTimestamp != nil {
-		when = *e.OriginalTimestamp // it will be clamped again
+	if e.TimeClamped { // a time that will be clamped again; the sender's own may be none where its clock was corrected
+		if late := e.ReceivedAt.Add(event.MaxFuture + time.Second); when.Before(late) {
+			when = late
+		}
+		if e.OriginalTimestamp != nil && e.OriginalTimestamp.After(when) {
+			when = *e.OriginalTimestamp
+		}
 	}
 	name := "name"
 	if e.Type == string(event.Track) {

@@ -1,6 +1,7 @@
 package rebuild
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -19,18 +20,24 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestAnEventOfARow(t *testing.T) {
 	received := time.Date(2026, 3, 1, 12, 0, 0, 123e6, time.UTC)
 	for name, body := range map[string]string{
-		"track":          `{"type":"track","event":"Order Completed","messageId":"m","userId":"u","timestamp":"2026-03-01T11:59:00.5Z","properties":{"order_id":"o","total":12.90,"currency":"EUR","products":[{"product_id":"p","quantity":2}]},"context":{"traits":{"city":"Ulm"}}}`,
-		"identify":       `{"type":"identify","messageId":"m","anonymousId":"a","traits":{"email":"x@example.com","n":1e3,"big":123456789012345678901234567890,"quote":"\"<&>\""}}`,
-		"clock is ahead": `{"type":"page","name":"Home","messageId":"m","anonymousId":"a","timestamp":"2026-03-02T12:00:00Z"}`,
-		"group":          `{"type":"group","groupId":"g","userId":"u","messageId":"m","traits":{"name":"Acme"},"context":{"traits":{"city":"Ulm"}}}`,
-		"alias":          `{"type":"alias","userId":"u","previousId":"old","messageId":"m"}`,
+		"track":                         `{"type":"track","event":"Order Completed","messageId":"m","userId":"u","timestamp":"2026-03-01T11:59:00.5Z","properties":{"order_id":"o","total":12.90,"currency":"EUR","products":[{"product_id":"p","quantity":2}]},"context":{"traits":{"city":"Ulm"}}}`,
+		"identify":                      `{"type":"identify","messageId":"m","anonymousId":"a","traits":{"email":"x@example.com","n":1e3,"big":123456789012345678901234567890,"quote":"\"<&>\""}}`,
+		"clock is ahead":                `{"type":"page","name":"Home","messageId":"m","anonymousId":"a","timestamp":"2026-03-02T12:00:00Z"}`,
+		"group":                         `{"type":"group","groupId":"g","userId":"u","messageId":"m","traits":{"name":"Acme"},"context":{"traits":{"city":"Ulm"}}}`,
+		"alias":                         `{"type":"alias","userId":"u","previousId":"old","messageId":"m"}`,
+		"clock was behind":              `{"type":"page","name":"Home","messageId":"m","anonymousId":"a","timestamp":"2026-03-01T11:50:00Z"}`,
+		"clock was behind, yet clamped": `{"type":"page","name":"Home","messageId":"m","anonymousId":"a","timestamp":"2026-03-01T12:01:00Z"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := event.Meta{Source: "shop", Brand: "main", MessageID: "m", ReceivedAt: received, SentAt: received.Add(time.Second), Trusted: true, Historical: name == "group"}
 			m.AddFlag(event.FlagBot)
 			m.AddFlag(event.FlagLateClamped)
+			if strings.HasPrefix(name, "clock was behind") {
+				m.Skew = 10 * time.Minute
+			}
 			first, err := event.Decode([]byte(body), m)
 			require.NoError(t, err)
+			m.Skew = 0 // the row's time is the corrected one
 			row := eventRow{
 				Offset: 7, Brand: m.Brand, Source: m.Source, Type: string(first.Type), Name: first.Name, Profile: uuid.New(),
 				UserID: first.UserID, AnonymousID: first.AnonymousID, PreviousID: first.PreviousID, GroupID: first.GroupID, MessageID: first.MessageID,
@@ -38,8 +45,7 @@ func TestAnEventOfARow(t *testing.T) {
 				Flags:      m.AppendFlags(nil),
 				Properties: string(first.RawProperties()), Traits: string(first.RawTraits()), Context: string(first.RawContext()),
 			}
-			if first.TimeClamped {
-				at := received.Add(24 * time.Hour)
+			if at := first.OwnTime(); !at.IsZero() {
 				row.OriginalTimestamp = &at
 			}
 			r, err := row.record()
