@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -164,12 +165,17 @@ type link struct {
 	server  net.Conn
 	framing framing
 	r       *reader
+	joining atomic.Bool // a join or a sync is with the server
 }
 
-// lose implements connection.
+// lose implements connection. A join that waits for its answer stays with the server, as that of a machine that is gone
+// without a word: kfake gives no session to a member whose connection it knows to be closed, and then keeps it for ever, with
+// its partitions. Kafka gives it one in either case.
 func (l *link) lose() {
 	l.pipe.end(errReset)
-	_ = l.server.Close()
+	if !l.joining.Load() {
+		_ = l.server.Close()
+	}
 }
 
 // dial makes a connection of a process to a server.
@@ -232,7 +238,9 @@ func (l *link) run() {
 				return
 			}
 		}
+		l.joining.Store(m.class == member)
 		answer, err := l.exchange(m)
+		l.joining.Store(false)
 		if err != nil {
 			return
 		}
