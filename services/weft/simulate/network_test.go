@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -326,9 +327,9 @@ func (r *reader) line() ([]byte, error) {
 }
 
 func (r *reader) more() error {
-	b := make([]byte, 4096)
-	n, err := r.conn.Read(b)
-	r.buf = append(r.buf, b[:n]...)
+	r.buf = slices.Grow(r.buf, readAtLeast)
+	n, err := r.conn.Read(r.buf[len(r.buf):cap(r.buf)])
+	r.buf = r.buf[:len(r.buf)+n]
 	if n > 0 {
 		return nil
 	}
@@ -337,3 +338,6 @@ func (r *reader) more() error {
 	}
 	return err
 }
+
+// readAtLeast is the room for a read: most answers are small.
+const readAtLeast = 512

@@ -127,7 +127,7 @@ func again(s *shape, seed uint64) string {
 
 // TestMain silences the clients, whose own logs tell of every connection that a schedule cuts.
 func TestMain(m *testing.M) {
-	debug.SetGCPercent(400) // worlds are small and short-lived
+	debug.SetGCPercent(800) // worlds are small and short-lived
 	redis.SetLogger(nothing{})
 	goleak.VerifyTestMain(m)
 }
