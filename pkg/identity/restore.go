@@ -5,9 +5,10 @@ import (
 	"slices"
 )
 
-// Pattern matches the keys of all nodes in a server's key space. The prefix must not hold what patterns give a
-// meaning to, or be quoted already.
-func Pattern(prefix string) string { return prefix + "g:{*}" }
+// Pattern matches the keys of all nodes in a server's key space, which have dashes in them, and not the counts of
+// writes: these go on, whatever becomes of the nodes. The prefix must not hold what patterns give a meaning to, or be
+// quoted already.
+func Pattern(prefix string) string { return "{" + prefix + "g:??}*-*" }
 
 // Restore writes the graph anew from the links that were published. It is for an empty graph that nobody else
 // works on, and for one goroutine.

@@ -1,7 +1,7 @@
 -- Rule 2: the one script by which a slot changes. All keys carry the slot's hash tag.
 -- KEYS: 1 meta, 2 outbox, 3 moves, 4 timers, 5 positions, then nstates state keys, then nsets id sets.
 -- ARGV: incarnation that the caller has read; expected applied offset ('' = a foreign move or a trim: not compared),
---       new applied offset ('' = unchanged),
+--       new applied offset ('' = unchanged), what the slot vouches for ('' = unchanged),
 --       published below ('' = nothing to trim), moves done below ('' = nothing to trim),
 --       nstates, then per state: expected revision ('' = absent), value, timer score ('' = none, '=' = as it is), member;
 --       nout, then entries; nmoves, then entries; npos, then field, value;
@@ -22,7 +22,7 @@ if arg() ~= (meta[6] or '') then return {'incarnation', nextseq, nextmov, pubseq
 
 -- First all that is compared, before anything is written.
 local status = 'ok'
-local expect, applied, pub, mov = arg(), arg(), arg(), arg()
+local expect, applied, vouch, pub, mov = arg(), arg(), arg(), arg(), arg()
 if expect ~= '' and expect ~= (meta[1] or 'none') then status = 'applied' end
 local nstates = n()
 local first = i
@@ -87,4 +87,5 @@ for s = 1, n() do
   redis.call('PEXPIRE', KEYS[5 + nstates + s], ttl)
 end
 if applied ~= '' then redis.call('HSET', KEYS[1], 'applied', applied) end
+if vouch ~= '' then redis.call('HSET', KEYS[1], 'vouch', vouch) end
 return {'ok', nextseq, nextmov, pubseq, writes}

@@ -18,7 +18,8 @@
 // offset. A slot that is behind Kafka's commit has lost writes: the stage stops. So has one that counts fewer
 // accepted scripts than that commit's metadata, or its own worker, knows of: moves of others and timers leave the
 // offset where it is. A rebuild gives a slot a new incarnation, lets the count go on, and marks the slot until it
-// is whole: scripts of an older incarnation are refused, and workers stop at the mark.
+// is whole: scripts of an older incarnation are refused, and workers stop at the mark. What a stage decides on and
+// shares among its slots is vouched for by them (vouch.go).
 //
 // Outputs leave side by side across target partitions, in order within each, one request in flight, and
 // nothing later of this slot before all of them are in Kafka. That is order enough: a reader keeps the
@@ -69,7 +70,7 @@
 //
 // stage.go runs the workers of a process; worker.go is one partition's loop, recover.go its beginning and
 // its tidying, intake.go and pump.go what comes in, publish.go and refuse.go what goes out, slot.go and commit.lua what is
-// written. fold.go and foldkey.go decide by a Fold, plan.go by a Planner; move.go and stuck.go bring moves
+// written. vouch.go compares what slots share. fold.go and foldkey.go decide by a Fold, plan.go by a Planner; move.go and stuck.go bring moves
 // home; timers.go and fence.go hold timers back; cell.go and encode.go are the bytes in Redis; rebuild.go,
 // refold.go, restore.go and past.go fold history again.
 package keyed

@@ -35,6 +35,9 @@ func (d *planDecider) decide(ctx context.Context, w *worker, _ time.Time) error 
 	var panicked *PanicError
 	switch {
 	case err == nil:
+		if v := w.s.vouching.voucher; v != nil {
+			w.dec.vouch = v.Vouch()
+		}
 		w.dec.outputs = append(w.dec.outputs, c.Outputs...)
 		w.dec.seenIDs, w.dec.seenAt, w.dec.seenWindow = c.SeenIDs, c.SeenAt, c.SeenWindow
 		return nil

@@ -37,7 +37,10 @@ func (w *worker) recover(ctx context.Context) error {
 	if told := toldWrites(w.claim.Metadata); m.writes < told || m.writes < w.writes {
 		return fmt.Errorf("%w: slot %s has %d writes, kafka's commit knows of %d, seen here %d", ErrStateLost, w.slot.tag, m.writes, told, w.writes)
 	}
-	w.m, w.sources.last, w.highest, w.writes = m, pos, m.applied, m.writes
+	if err := w.s.verify(ctx); err != nil {
+		return err
+	}
+	w.m, w.sources.last, w.highest, w.writes, w.vouched = m, pos, m.applied, m.writes, nil
 	w.pub, w.mov = 0, 0
 	w.close()
 	w.pump = newPump(ctx, w.s.deps.Stream.NewFetcher(w.s.opt.Input, w.claim.Partition, m.applied, stream.FetchOptions{}))

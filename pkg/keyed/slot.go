@@ -199,6 +199,7 @@ const trimOnly = "trim"
 type commitArgs struct {
 	expect   string // applied offset as read, "none" for a fresh slot, "" not compared
 	applied  string // "" unchanged
+	vouch    []byte // empty: unchanged
 	pub, mov int64  // trim below; 0 nothing
 	states   []stateWrite
 	outputs  [][]byte
@@ -228,14 +229,18 @@ const (
 func (s Slot) commit(ctx context.Context, a commitArgs) (commitResult, error) {
 	keys := make([]string, 0, 6+len(a.states))
 	keys = append(keys, s.metaKey(), s.outboxKey(), s.movesKey(), s.timersKey(), s.posKey())
-	args := make([]any, 0, 13+4*len(a.states)+len(a.outputs)+len(a.moves)+2*len(a.pos)+len(a.seenIDs))
+	args := make([]any, 0, 14+4*len(a.states)+len(a.outputs)+len(a.moves)+2*len(a.pos)+len(a.seenIDs))
 	trim := func(n int64) any {
 		if n <= 0 {
 			return ""
 		}
 		return n
 	}
-	args = append(args, s.inc, a.expect, a.applied, trim(a.pub), trim(a.mov), len(a.states))
+	var vouch any = ""
+	if len(a.vouch) > 0 {
+		vouch = a.vouch
+	}
+	args = append(args, s.inc, a.expect, a.applied, vouch, trim(a.pub), trim(a.mov), len(a.states))
 	for _, w := range a.states {
 		full := w.full
 		if full == "" {

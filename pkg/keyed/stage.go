@@ -30,6 +30,8 @@ type Stage struct {
 	metrics *metrics
 	poison  poisonLog
 
+	vouching vouching
+
 	quiet bool                    // a rebuild: nothing is published
 	mute  func([]Output) []Output // a rebuild: leaves out what was published before; nil: nothing
 
@@ -67,6 +69,7 @@ type decision struct {
 	states     []stateWrite
 	outputs    []Output
 	moves      []*move
+	vouch      []byte // what the planner has seen of what it shares
 	seenIDs    [][]byte
 	seenAt     time.Time
 	seenWindow time.Duration
@@ -88,7 +91,11 @@ func (d *decision) reset() {
 
 // NewPlan makes a stage of a Planner. It starts nothing.
 func NewPlan(opt Options, p Planner, deps Deps) (*Stage, error) {
-	return newStage(opt, deps, func(*Stage) decider { return newPlanDecider(p) })
+	return newStage(opt, deps, func(s *Stage) decider {
+		s.vouching.voucher, _ = p.(Voucher)
+		s.vouching.turn = make(chan struct{}, 1)
+		return newPlanDecider(p)
+	})
 }
 
 // NewFold makes a stage of a Fold. It starts nothing.
@@ -127,7 +134,8 @@ func (s *Stage) Run(ctx context.Context) error {
 		return fmt.Errorf("stage %s: %w", s.opt.Stage, err)
 	}
 	group := stream.GroupOptions{Group: s.opt.Topics.Group(s.opt.Stage, s.opt.Input), Topics: []string{s.opt.Input}, Joined: s.member}
-	if err := s.deps.Stream.RunGroup(ctx, group, s.own); err != nil {
+	err := s.watched(ctx, func(ctx context.Context) error { return s.deps.Stream.RunGroup(ctx, group, s.own) })
+	if err != nil {
 		return fmt.Errorf("stage %s: %w", s.opt.Stage, err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package keyed
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -53,8 +54,9 @@ type worker struct {
 
 	loaded  bool
 	m       meta
-	highest int64 // highest applied offset ever seen here: going back is a loss,
-	writes  int64 // and so it is for the count of writes
+	highest int64  // highest applied offset ever seen here: going back is a loss,
+	writes  int64  // and so it is for the count of writes
+	vouched []byte // what the slot vouches for by this worker's doing
 	sources sources
 	pub     int64 // trim the outbox below this with the next script
 	mov     int64
@@ -272,6 +274,9 @@ func (w *worker) step(ctx context.Context) error {
 		return nil // the same batch is decided anew on what stands there now
 	}
 	w.writes = max(w.writes, r.writes)
+	if len(w.args.vouch) > 0 {
+		w.vouched = w.args.vouch
+	}
 	w.settle(n, next, now)
 	return w.effects(ctx, r)
 }
@@ -284,6 +289,9 @@ func (w *worker) prepare(next int64) commitArgs {
 		pub: w.pub, mov: w.mov, states: d.states, pos: w.sources.batch,
 		seenIDs: d.seenIDs, seenAt: d.seenAt, seenFor: d.seenWindow,
 		outputs: a.outputs[:0], moves: a.moves[:0],
+	}
+	if !bytes.Equal(d.vouch, w.vouched) {
+		a.vouch = d.vouch
 	}
 	for i := range d.outputs {
 		o := &d.outputs[i]

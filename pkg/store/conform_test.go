@@ -55,27 +55,30 @@ func conformValues(t *testing.T, c *store.Client, prefix string) {
 
 func conformCompareAndSet(t *testing.T, c *store.Client, prefix string) {
 	ctx := t.Context()
-	key := prefix + "cas"
+	key, counter := "{"+prefix+"}cas", "{"+prefix+"}count"
 	for _, x := range []struct {
 		old, next string
 		want      bool
+		count     int64
 	}{
-		{"", "r1", true}, {"", "r1", true}, // a retry whose first copy has landed
-		{"", "r2", false}, {"r1", "r2", true}, {"r1", "r3", false},
+		{"r0", "r1", false, 0},
+		{"", "r1", true, 1}, {"", "r1", true, 1}, // a retry whose first copy has landed
+		{"", "r2", false, 1}, {"r1", "r2", true, 2}, {"r1", "r3", false, 2},
 	} {
 		var old []byte
 		if x.old != "" {
 			old = []byte(x.old)
 		}
-		ok, err := c.CompareAndSet(ctx, key, old, []byte(x.next))
+		ok, n, err := c.CompareAndSet(ctx, key, counter, old, []byte(x.next))
 		require.NoError(t, err)
 		require.Equal(t, x.want, ok, "%s -> %s", x.old, x.next)
+		require.Equal(t, x.count, n, "%s -> %s", x.old, x.next)
 	}
 	var wins atomic.Int64
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
-			ok, err := c.CompareAndSet(ctx, key, []byte("r2"), fmt.Appendf(nil, "w%d", i))
+			ok, _, err := c.CompareAndSet(ctx, key, counter, []byte("r2"), fmt.Appendf(nil, "w%d", i))
 			if err == nil && ok {
 				wins.Add(1)
 			}
@@ -159,10 +162,12 @@ func conformSlots(t *testing.T, c *store.Client, prefix string) {
 	ctx := t.Context()
 	const slots = 64
 	var keys []string
+	var groups [][]string
 	for i := range slots {
-		k := fmt.Sprintf("{%s%d}s", prefix, i)
-		keys = append(keys, k)
-		ok, err := c.CompareAndSet(ctx, k, nil, fmt.Appendf(nil, "v%d", i))
+		tag := fmt.Sprintf("{%s%d}", prefix, i)
+		k := tag + "s"
+		keys, groups = append(keys, k), append(groups, []string{tag + "n", k, tag + "none"})
+		ok, _, err := c.CompareAndSet(ctx, k, tag+"n", nil, fmt.Appendf(nil, "v%d", i))
 		require.NoError(t, err)
 		require.True(t, ok)
 	}
@@ -170,6 +175,11 @@ func conformSlots(t *testing.T, c *store.Client, prefix string) {
 	require.NoError(t, err)
 	for i := range keys {
 		require.Equal(t, fmt.Sprint("v", i), string(got[i]), "answers in the order asked")
+	}
+	together, err := c.MGetGroups(ctx, groups)
+	require.NoError(t, err)
+	for i := range groups {
+		require.Equal(t, [][]byte{[]byte("1"), fmt.Appendf(nil, "v%d", i), nil}, together[i])
 	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()

@@ -22,14 +22,18 @@ func calls(c *store.Client) map[string]func(context.Context) error {
 		"ping": c.Ping,
 		"get":  func(ctx context.Context) error { _, err := c.Get(ctx, "a"); return err },
 		"mget": func(ctx context.Context) error { _, err := c.MGet(ctx, "a", "b"); return err },
-		"set":  func(ctx context.Context) error { return c.Set(ctx, "a", []byte("1"), 0) },
+		"mget groups": func(ctx context.Context) error {
+			_, err := c.MGetGroups(ctx, [][]string{{"a", "b"}, {"c"}})
+			return err
+		},
+		"set": func(ctx context.Context) error { return c.Set(ctx, "a", []byte("1"), 0) },
 		"setnx": func(ctx context.Context) error {
 			_, err := c.SetNX(ctx, "a", []byte("1"), time.Minute)
 			return err
 		},
 		"fact": func(ctx context.Context) error { _, err := c.Fact(ctx, "a", "f", "1"); return err },
 		"cas": func(ctx context.Context) error {
-			_, err := c.CompareAndSet(ctx, "a", nil, []byte("1"))
+			_, _, err := c.CompareAndSet(ctx, "a", "b", nil, []byte("1"))
 			return err
 		},
 		"script": func(ctx context.Context) error { _, err := script.Run(ctx, c, []string{"a"}); return err },
@@ -109,7 +113,7 @@ func TestMetricsCountTripsCommandsAndErrors(t *testing.T) {
 	require.NoError(t, err)
 	_, err = c.MGet(t.Context(), "a", "b", "c")
 	require.NoError(t, err)
-	_, err = c.CompareAndSet(t.Context(), "a", nil, []byte("1")) // by its hash, and then in full
+	_, _, err = c.CompareAndSet(t.Context(), "a", "n", nil, []byte("1")) // by its hash, and then in full
 	require.NoError(t, err)
 	r.SetError("OOM command not allowed when used memory > 'maxmemory'.")
 	require.Error(t, c.Set(t.Context(), "a", []byte("1"), 0))

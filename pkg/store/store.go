@@ -275,29 +275,66 @@ func (c *Client) Fact(ctx context.Context, key, field, value string) (string, er
 	return got, nil
 }
 
+// MGetGroups returns the values of groups of keys, nil where there is none, in one pipelined round trip per node. The
+// keys of a group must share a hash slot: they are read at one moment.
+func (c *Client) MGetGroups(ctx context.Context, groups [][]string) ([][][]byte, error) {
+	p := c.Pipe()
+	replies := make([]*Reply, len(groups))
+	for i, keys := range groups {
+		args := make([]any, 0, 1+len(keys))
+		args = append(args, "MGET")
+		for _, k := range keys {
+			args = append(args, k)
+		}
+		replies[i] = p.Do(ctx, args...)
+	}
+	if err := p.Exec(ctx); err != nil {
+		return nil, fmt.Errorf("get %d groups of keys: %w", len(groups), err)
+	}
+	out := make([][][]byte, len(groups))
+	for i, r := range replies {
+		vs := r.Slice()
+		if len(vs) != len(groups[i]) {
+			return nil, fmt.Errorf("get %d keys: answer of %d values", len(groups[i]), len(vs))
+		}
+		out[i] = make([][]byte, len(vs))
+		for k, v := range vs {
+			out[i][k] = v.Bytes()
+		}
+	}
+	return out, nil
+}
+
 // casScript answers 1 when the key now holds the new value: because it was the old one, or because an
-// earlier copy of the same call has landed.
+// earlier copy of the same call has landed. KEYS[2] counts what was set. It is written first: a full Redis refuses a
+// script's first write and none after it.
 var casScript = NewScript(`
 local cur = redis.call('GET', KEYS[1])
-if cur == ARGV[3] then return 1 end
+if cur == ARGV[3] then return {1, redis.call('GET', KEYS[2])} end
 if ARGV[1] == '0' then
-  if cur then return 0 end
+  if cur then return {0, redis.call('GET', KEYS[2])} end
 else
-  if not cur or cur ~= ARGV[2] then return 0 end
+  if not cur or cur ~= ARGV[2] then return {0, redis.call('GET', KEYS[2])} end
 end
+local n = redis.call('INCR', KEYS[2])
 redis.call('SET', KEYS[1], ARGV[3])
-return 1`)
+return {1, n}`)
 
 // CompareAndSet stores next if the key still holds old (nil: if it is absent). It answers true also when
-// an earlier copy of the same call had landed, so every next must be unique: carry a random revision.
-func (c *Client) CompareAndSet(ctx context.Context, key string, old, next []byte) (bool, error) {
+// an earlier copy of the same call had landed, so every next must be unique: carry a random revision. Each value
+// stored is counted in counter, a key of the same hash slot, in the same step; count is what stands there then.
+func (c *Client) CompareAndSet(ctx context.Context, key, counter string, old, next []byte) (ok bool, count int64, err error) {
 	has := "1"
 	if old == nil {
 		has = "0"
 	}
-	r, err := casScript.Run(ctx, c, []string{key}, has, old, next)
+	r, err := casScript.Run(ctx, c, []string{key, counter}, has, old, next)
 	if err != nil {
-		return false, fmt.Errorf("compare and set %s: %w", key, err)
+		return false, 0, fmt.Errorf("compare and set %s: %w", key, err)
 	}
-	return r.Int() == 1, nil
+	vs := r.Slice()
+	if len(vs) != 2 {
+		return false, 0, fmt.Errorf("compare and set %s: answer of %d values", key, len(vs))
+	}
+	return vs[0].Int() == 1, vs[1].Int(), nil
 }

@@ -22,12 +22,12 @@ type lossy struct {
 	calls atomic.Int64
 }
 
-func (l *lossy) CompareAndSet(ctx context.Context, key string, old, next []byte) (bool, error) {
-	ok, err := l.Client.CompareAndSet(ctx, key, old, next)
+func (l *lossy) CompareAndSet(ctx context.Context, key, counter string, old, next []byte) (bool, int64, error) {
+	ok, n, err := l.Client.CompareAndSet(ctx, key, counter, old, next)
 	if l.calls.Add(1)%23 == 0 {
-		return false, fmt.Errorf("answer lost")
+		return false, 0, fmt.Errorf("answer lost")
 	}
-	return ok, err
+	return ok, n, err
 }
 
 // conformGraph races resolvers for the same and crossing unions over a Redis and compares the graph with a

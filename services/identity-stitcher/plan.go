@@ -29,12 +29,13 @@ const (
 // one partition's window are taken for one with a chance below 10^-18 at a thousand million ids.
 const seenIDBytes = 16
 
-var _ keyed.Planner = (*planner)(nil)
+var _ keyed.Voucher = (*planner)(nil)
 
 // planner decides batches of events.collected. Safe for concurrent use: partitions share it.
 type planner struct {
 	rules    *identity.Rules
-	resolver *identity.Resolver
+	graph    *identity.Graph
+	resolver *identity.Resolver // of graph
 	topics   topic.Set
 	window   time.Duration
 	now      func() time.Time
@@ -185,12 +186,23 @@ func (p *planner) resolve(ctx context.Context, items []item) error {
 	return nil
 }
 
-// stopping lets the stage stop on a graph that a newer binary has written.
+// stopping lets the stage stop on a graph that a newer binary has written, or that has gone back.
 func stopping(err error) error {
-	if errors.Is(err, identity.ErrNewerVersion) {
+	switch {
+	case errors.Is(err, identity.ErrNewerVersion):
 		return fmt.Errorf("%w: %w", keyed.ErrNewerState, err)
+	case errors.Is(err, identity.ErrLost):
+		return fmt.Errorf("%w: %w", keyed.ErrStateLost, err)
 	}
 	return err
+}
+
+// Vouch implements keyed.Voucher: all partitions share the graph.
+func (p *planner) Vouch() []byte { return p.graph.Vouch() }
+
+// Verify implements keyed.Voucher.
+func (p *planner) Verify(ctx context.Context, vouched [][]byte) error {
+	return stopping(p.graph.Verify(ctx, vouched))
 }
 
 // request reads the identifiers of an event. Without any that counts, the event is a profile of its own.

@@ -45,10 +45,10 @@ func newRebuild(ctx context.Context, cfg config.Config, deps Deps, opt keyed.Reb
 	graph := identity.NewGraph(deps.Store, topics.Prefix)
 	p := &replanner{
 		planner: planner{
-			rules: rules, resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries), topics: topics,
+			rules: rules, graph: graph, resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries), topics: topics,
 			window: cfg.Stitcher.DuplicateWindow, now: deps.Now, metrics: m,
 		},
-		graph: graph, store: deps.Store, from: opt.From, published: map[place]bool{}, unnamed: map[string]bool{},
+		store: deps.Store, from: opt.From, published: map[place]bool{}, unnamed: map[string]bool{},
 	}
 	if opt.From.Prefix == topics.Prefix {
 		if p.commits, err = deps.Stream.Committed(ctx, topics.Group(topic.StageStitcher, topics.EventsCollected()), topics.EventsCollected()); err != nil {
@@ -72,7 +72,6 @@ type place struct {
 // is not handed out.
 type replanner struct {
 	planner
-	graph   *identity.Graph
 	store   *store.Client
 	from    topic.Set
 	commits []stream.Committed // empty: everything was published (another deployment, at rest)

@@ -71,9 +71,11 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("identity-stitcher: %w", err)
 	}
 	topics := topic.Set{Prefix: cfg.Topics.Prefix, Partitions: cfg.Topics.Partitions}
+	graph := identity.NewGraph(deps.Store, topics.Prefix)
 	p := &planner{
 		rules:    rules,
-		resolver: identity.NewResolver(identity.NewGraph(deps.Store, topics.Prefix), cfg.Stitcher.CacheEntries),
+		graph:    graph,
+		resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries),
 		topics:   topics,
 		window:   cfg.Stitcher.DuplicateWindow,
 		now:      deps.Now,

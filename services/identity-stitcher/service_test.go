@@ -256,7 +256,7 @@ func TestAnotherKeyRefusesToStart(t *testing.T) {
 func TestANewerGraphStopsTheStage(t *testing.T) {
 	e := newEnv(t)
 	n := e.node(event.UserID, "u1")
-	require.NoError(t, e.store.Set(t.Context(), e.topics.Prefix+"g:{"+n.String()+"}", []byte{99, 0}, 0))
+	require.NoError(t, e.store.Set(t.Context(), fmt.Sprintf("{%sg:%02x}%s", e.topics.Prefix, n[15], n), []byte{99, 0}, 0))
 	e.send("u1", "web", "m1", "", `{"type":"page","userId":"u1"}`)
 	err := e.service().Run(t.Context())
 	require.ErrorIs(t, err, identity.ErrNewerVersion)

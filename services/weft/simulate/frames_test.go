@@ -3,6 +3,7 @@ package simulate
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -183,6 +184,9 @@ func (kafkaFraming) deny(m *message, answer []byte, code int16) []byte {
 // redisFraming is RESP: what was written together is one request with an answer per command.
 type redisFraming struct{}
 
+// labelled is how many commands of a pipeline its label names: a look at the graph's counts has a command for each.
+const labelled = 10
+
 func (redisFraming) request(b []byte) *message {
 	m := &message{class: idles}
 	var names []string
@@ -200,7 +204,11 @@ func (redisFraming) request(b []byte) *message {
 		return nil
 	}
 	m.bytes = bytes.Clone(b[:len(b)-len(rest)])
-	m.label = strings.Join(compactRuns(names), " ")
+	names = compactRuns(names)
+	if n := len(names); n > labelled {
+		names = append(names[:labelled], fmt.Sprintf("and %d more", n-labelled))
+	}
+	m.label = strings.Join(names, " ")
 	return m
 }
 

@@ -179,6 +179,14 @@ func mutations() []mutation {
 			shapes: "regress,cluster",
 		},
 		{
+			name: "witness-not-compared", breaks: "a stage stops when nodes of the identity graph went back, and nothing that a slot counts",
+			edits: []edit{
+				{"pkg/identity/witness.go", "	if n < least {\n", "	if n < least && n < 0 {\n"},
+				{"pkg/identity/witness.go", "		if n < known[b] {\n", "		if n < known[b] && n < 0 {\n"},
+			},
+			shapes: "cluster",
+		},
+		{
 			name: "link-published-by-its-maker-only", breaks: "whoever crosses a link that is not confirmed publishes its merge",
 			edits: []edit{{
 				"pkg/identity/union.go", "if !slices.Contains(s.crossed, id) {", "if v.cause.MessageID == s.cause.MessageID && !slices.Contains(s.crossed, id) {",

@@ -278,9 +278,11 @@ func (l *link) land(m *message, delay time.Duration) {
 
 // exchange sends one request to the server and reads its answers. What ends it early closes l.server.
 func (l *link) exchange(m *message) ([]byte, error) {
-	if _, err := l.server.Write(m.bytes); err != nil {
-		return nil, err
-	}
+	sent := make(chan error, 1)
+	go func() { // a server answers the first commands of a long pipeline before it has read the last
+		_, err := l.server.Write(m.bytes)
+		sent <- err
+	}()
 	var all []byte
 	for range m.answers {
 		b, err := l.framing.answer(l.r)
@@ -289,7 +291,7 @@ func (l *link) exchange(m *message) ([]byte, error) {
 		}
 		all = append(all, b...)
 	}
-	return all, nil
+	return all, <-sent
 }
 
 // reader gathers the bytes of an answer.

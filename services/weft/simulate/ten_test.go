@@ -295,8 +295,8 @@ func ten() []directed {
 				o := every{n: 7}
 				return func(p *process, m *message, v *verdict) {
 					// A node of the graph is set: what was linked is not in any outbox yet.
-					if p.service == stitch && m.class == writes && w.now() > time.Second && w.now() < 12*time.Second && strings.Contains(m.label, "-") &&
-						!strings.Contains(m.label, topic.StageStitcher) && o.hit() {
+					if p.service == stitch && m.class == writes && w.now() > time.Second && w.now() < 12*time.Second &&
+						strings.Contains(m.label, w.graphTag()) && o.hit() {
 						v.fault = crashAfter
 					}
 				}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -257,7 +258,7 @@ func (w *world) goBack() {
 	if !w.rest(w.between(2*time.Second, w.shape.trouble/2, "remember")) {
 		return
 	}
-	before := w.counts()
+	before, graphBefore := w.counts(), w.graphWrites()
 	s, err := w.remember()
 	if err != nil {
 		w.violate("%v", err)
@@ -269,22 +270,36 @@ func (w *world) goBack() {
 	if !w.rest(early) {
 		return
 	}
-	known := w.counts()
+	known, graphKnown := w.counts(), w.graphWrites()
 	if !w.rest(when - early) {
 		return
 	}
 	lost := w.upTo(nodes, "which node")
 	gone := func(key string) bool { return w.shape.regress == allOf || node(key) == lost }
 	now := w.counts()
+	var losers []loser
 	for _, slot := range sortedKeys(now) {
 		was := before[slot]
 		if gone("{"+w.topics.Prefix+slot+"}") && (now[slot].applied > was.applied || known[slot].writes > was.writes) {
-			w.mu.Lock()
-			w.losers = append(w.losers, slot)
-			w.mu.Unlock()
+			losers = append(losers, loser{slot[:strings.LastIndexByte(slot, ':')], "slot " + slot})
 		}
 	}
-	w.trace("redis goes back: %v lose", w.losers)
+	slots := len(losers)
+	for _, key := range sortedKeys(graphKnown) {
+		if gone(key) && graphKnown[key] > graphBefore[key] {
+			losers = append(losers, loser{topic.StageStitcher, "the graph's " + key})
+		}
+	}
+	w.mu.Lock()
+	w.losers = losers
+	switch {
+	case slots > 0:
+		w.injected["slots lost"]++
+	case len(losers) > 0:
+		w.injected["nothing but nodes of the graph lost"]++
+	}
+	w.mu.Unlock()
+	w.trace("redis goes back: %v lose", losers)
 	if err := w.restore(s, gone); err != nil {
 		w.violate("%v", err)
 	}
@@ -296,6 +311,30 @@ func (w *world) goBack() {
 // lookAndTell is within what an owner meets what others have written into its slot, and tells Kafka of it, while
 // nothing is in its way.
 const lookAndTell = 2 * time.Second
+
+// loser is a stage, and what of it went back with Redis.
+type loser struct{ stage, what string }
+
+// graphTag begins the hash tags of the identity graph.
+func (w *world) graphTag() string { return "{" + w.topics.Prefix + "g:" }
+
+// graphWrites are the counts of writes of the graph's buckets, by their keys.
+func (w *world) graphWrites() map[string]int64 {
+	m := map[string]int64{}
+	for _, key := range w.redis.Keys() {
+		if !strings.HasPrefix(key, w.graphTag()) || !strings.HasSuffix(key, "}writes") {
+			continue
+		}
+		text, err := w.redis.Get(key)
+		if err == nil {
+			m[key], err = strconv.ParseInt(text, 10, 64)
+		}
+		if err != nil {
+			w.violate("%s: %v", key, err)
+		}
+	}
+	return m
+}
 
 // count is how far a slot is, and how many scripts it has accepted.
 type count struct{ applied, writes int64 }
@@ -326,11 +365,11 @@ func (w *world) checkLost() {
 	w.mu.Lock()
 	losers, stopped := w.losers, w.stopped
 	w.mu.Unlock()
-	for _, slot := range losers {
+	for _, l := range losers {
 		found := false
 		for _, service := range w.shape.services {
 			for stage := range w.stages(service) {
-				if slot[:len(slot)-2] != stage {
+				if l.stage != stage {
 					continue
 				}
 				for o := range max(1, w.shape.owners) {
@@ -340,7 +379,7 @@ func (w *world) checkLost() {
 			}
 		}
 		if !found {
-			w.violate("slot %s has lost what redis acknowledged, and nobody stopped (%v)", slot, stopped)
+			w.violate("%s has lost what redis acknowledged, and nobody stopped (%v)", l.what, stopped)
 		}
 	}
 }

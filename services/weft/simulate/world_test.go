@@ -69,7 +69,7 @@ type world struct {
 	stopped    map[string]error              // services that stopped for good, by process
 	held       map[string]int                // services that are not to be started again yet
 	logs       map[string]*[partitions]logOf // what was read of each topic
-	losers     []string                      // slots that went back with Redis
+	losers     []loser                       // of what went back with Redis
 }
 
 // delivered is a message that reached its channel.
