@@ -164,7 +164,8 @@ func registered(t *testing.T) names {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, clickhouse.Close()) })
 
-	_, err = collector.New(cfg, collector.Deps{Stream: kafka, Log: log, Metrics: n})
+	cfg.Collector.SpoolDir = filepath.Join(dir, "spool")
+	_, err = collector.New(cfg, collector.Deps{Stream: kafka, Store: redis, Log: log, Metrics: n})
 	require.NoError(t, err)
 	_, err = stitcher.New(cfg, stitcher.Deps{Stream: kafka, Store: redis, Log: log, Metrics: n})
 	require.NoError(t, err)

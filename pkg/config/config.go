@@ -98,6 +98,9 @@ type Collector struct {
 	MaxInFlightBytes  int           `yaml:"max_in_flight_bytes" doc:"Request bytes held in memory at once; beyond it the door answers 503."`
 	HistoricalAfter   time.Duration `yaml:"historical_after" doc:"Events older than this when received are historical: they count, but trigger no message."`
 	ProduceTimeout    time.Duration `yaml:"produce_timeout" doc:"How long a request waits for Kafka before it is answered 503."`
+	SpoolDir          string        `yaml:"spool_dir" doc:"Directory on a disk that survives the process, where events are kept that Kafka does not take in time; in data_dir unless set. Each process takes a directory of its own below it. It needs Redis."`
+	SpoolMaxBytes     int           `yaml:"spool_max_bytes" doc:"What the spool of a process may take on the disk; beyond it the door answers 503. 0: no spool, the door answers 503 while Kafka is away."`
+	SpoolAfter        time.Duration `yaml:"spool_after" doc:"How long a request waits for Kafka before its events are spooled."`
 	UnsubscribeSecret string        `yaml:"unsubscribe_secret_file" doc:"Secret of 32 bytes (hex) that signs unsubscribe links; made at the first start, in data_dir unless set. Collector and activator need the same file."`
 	SuppressionFile   string        `yaml:"suppression_file" doc:"Identifiers of people whose events are counted and not stored: one per line, as it stands in events or as sha256: and the hash of its lower case; read again when it changes. Empty: none."`
 	Brand             string        `yaml:"default_brand" doc:"Brand of sources and inlets that name none."`
@@ -192,6 +195,9 @@ func Defaults() Config {
 			MaxInFlightBytes:  256 << 20,
 			HistoricalAfter:   72 * time.Hour,  // first activation looks back at most three days (features 4.2)
 			ProduceTimeout:    8 * time.Second, // below the 10 s after which SDKs give up waiting
+			SpoolDir:          "weft-data/spool",
+			SpoolMaxBytes:     4 << 30,     // an hour and more at 1,000 events of 1 kB a second
+			SpoolAfter:        time.Second, // some SDKs lose data after two seconds without an answer of success (features 5.9)
 			UnsubscribeSecret: "weft-data/unsubscribe.key",
 			Brand:             "main",
 		},

@@ -36,6 +36,7 @@ func Load(path string, environ []string) (Config, error) {
 	l.environment(environ, reflect.ValueOf(&cfg).Elem())
 	l.besideData(&cfg.Identity.KeyFile, "identity.key_file", cfg.DataDir)
 	l.besideData(&cfg.Collector.UnsubscribeSecret, "collector.unsubscribe_secret_file", cfg.DataDir)
+	l.besideData(&cfg.Collector.SpoolDir, "collector.spool_dir", cfg.DataDir)
 	l.sources(&cfg)
 	l.add(check(cfg))
 	return cfg, l.faults.err()
@@ -60,7 +61,7 @@ type loader struct {
 	origin map[string]string // by path, of what is not a default
 }
 
-// besideData moves the default of a file that Weft makes itself to the configured data directory.
+// besideData moves the default of a file or directory that Weft makes itself to the configured data directory.
 func (l *loader) besideData(file *string, path, dir string) {
 	if _, set := l.origin[path]; !set && dir != "" {
 		*file = filepath.Join(dir, filepath.Base(*file))

@@ -188,6 +188,7 @@ func (c *checker) collector(cfg Config) {
 	c.want(k.MaxInFlightBytes >= k.MaxRequestBytes, "collector.max_in_flight_bytes", "want max_request_bytes (%d) or more, found %d", k.MaxRequestBytes, k.MaxInFlightBytes)
 	c.lasts("collector.historical_after", k.HistoricalAfter)
 	c.lasts("collector.produce_timeout", k.ProduceTimeout)
+	c.spool(k)
 	c.want(k.UnsubscribeSecret != "", "collector.unsubscribe_secret_file", "want a path")
 }
 
@@ -213,6 +214,19 @@ func (c *checker) keyHash(path string, sum [32]byte, keys map[[32]byte]string) {
 	other, taken := keys[sum]
 	c.want(!taken, path, "the same key as that of %s", other)
 	keys[sum] = path
+}
+
+// minSpoolBytes is the smallest spool: it must hold some full requests.
+const minSpoolBytes = 64 << 20
+
+func (c *checker) spool(k Collector) {
+	if k.SpoolMaxBytes == 0 {
+		return
+	}
+	c.want(k.SpoolMaxBytes >= minSpoolBytes, "collector.spool_max_bytes", "want 0 (no spool) or %d or more, found %d", minSpoolBytes, k.SpoolMaxBytes)
+	c.want(k.SpoolDir != "", "collector.spool_dir", "want a path")
+	c.lasts("collector.spool_after", k.SpoolAfter)
+	c.want(k.ProduceTimeout <= 0 || k.SpoolAfter < k.ProduceTimeout, "collector.spool_after", "want less than produce_timeout (%s), found %s", k.ProduceTimeout, k.SpoolAfter)
 }
 
 func (c *checker) sender(path, name, brand string, names map[string]string) {

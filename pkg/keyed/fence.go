@@ -43,6 +43,9 @@ type Fence struct {
 	at       string    // what it waits for; "": no walk is in progress
 	since    time.Time // when it last got further than ever before
 	furthest int       // steps it has been at, over all its beginnings
+	passing  bool      // it has passed overridden spools
+
+	passed bool // the last walk that ended had
 }
 
 // NewFence makes a fence over edges, from the inlets down to the decider's own input. poll 0 is the
@@ -99,7 +102,7 @@ func (f *Fence) Run(ctx context.Context) error {
 				return fmt.Errorf("walk the fence: %w", err)
 			}
 			f.mu.Lock()
-			f.done, f.at = f.begun, ""
+			f.done, f.at, f.passed = f.begun, "", f.passing
 			close(f.over)
 			f.over = make(chan struct{})
 			f.mu.Unlock()
@@ -137,9 +140,18 @@ func (f *Fence) step(n int, at string) {
 	}
 }
 
-// walk takes the edges one after the other; it may be begun again from the top after an error.
+// walk looks at the spools and takes the edges one after the other; it may be begun again from the top after an
+// error.
 func (f *Fence) walk(ctx context.Context) error {
-	n := 0
+	f.step(1, "the registrations of spools")
+	passing, err := f.spooled(ctx)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.passing = passing
+	f.mu.Unlock()
+	n := 1
 	for _, e := range f.edges {
 		for _, input := range e.Inputs {
 			n++

@@ -89,5 +89,5 @@ func TestFenceTellsWhatItWaitsFor(t *testing.T) {
 		return waits && at == "nowhere, to be read by "+topic.StageStitcher
 	}, patience, time.Millisecond)
 	since, _, _ := fence.Waiting()
-	require.Equal(t, time.Unix(2, 0), since, "when it first came there")
+	require.Equal(t, time.Unix(3, 0), since, "when it first came there, behind the spools and the first edge")
 }

@@ -34,7 +34,7 @@ func (p *parser) parse(data []byte, aborted []abortedTxn, from int64) ([]Record,
 // encoded is recs as one batch of no producer.
 func encoded(recs []Record, now time.Time) []byte {
 	e := encoder{compressAbove: compressAbove}
-	e.batch(&lane{producer: noProducer, epoch: -1, sequence: -1, limit: math.MaxInt}, recs, now)
+	e.batch(&lane{producer: noProducer, epoch: -1, sequence: -1, limit: math.MaxInt}, unencoded(recs), 0, now)
 	return e.frame
 }
 
@@ -346,7 +346,7 @@ func TestBatchTakesWhatFits(t *testing.T) {
 	var sizes []int
 	for len(recs) > 0 {
 		var e encoder
-		n := e.batch(&lane{limit: maxProduceBytes}, recs, time.UnixMilli(1))
+		n := e.batch(&lane{limit: maxProduceBytes}, unencoded(recs), 0, time.UnixMilli(1))
 		sizes, recs = append(sizes, n), recs[n:]
 	}
 	require.Equal(t, "[2 1 1 1]", fmt.Sprint(sizes))

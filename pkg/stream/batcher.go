@@ -49,6 +49,7 @@ type pending struct {
 	call   *call
 	flight *flight // nil while it is queued
 	done   bool    // answered, or given up before it was sent
+	stored bool    // Kafka has acknowledged it
 	gone   bool    // given up in flight
 }
 
@@ -130,10 +131,11 @@ func (b *Batcher) SendAll(ctx context.Context, recs []Record) error {
 	sent := make([]*pending, 0, len(recs))
 	parts := make([]int, 0, len(recs))
 	giveUp := func(err error) error {
+		some := &UnacknowledgedError{Acknowledged: make([]bool, len(recs)), Err: err}
 		for i, p := range sent {
-			b.abandon(b.lanes[parts[i]], p)
+			some.Acknowledged[i] = b.abandon(b.lanes[parts[i]], p)
 		}
-		return fmt.Errorf("send %d records to %s: %w", len(recs), b.topic, err)
+		return fmt.Errorf("send %d records to %s: %w", len(recs), b.topic, some)
 	}
 	for i := range recs {
 		p := &pending{rec: recs[i], size: recordSize(&recs[i], 0), call: k}
@@ -176,23 +178,35 @@ func (l *batchLane) signal() {
 	}
 }
 
+// UnacknowledgedError is why a call to SendAll was given up, and what Kafka had acknowledged of it.
+type UnacknowledgedError struct {
+	Acknowledged []bool // of each record of the call
+	Err          error
+}
+
+func (e *UnacknowledgedError) Error() string { return e.Err.Error() }
+
+// Unwrap gives why.
+func (e *UnacknowledgedError) Unwrap() error { return e.Err }
+
 // abandon gives up on a record that nobody waits for any more. One in flight goes on, for the sake of the
-// others in its request; when there are none, the request is cancelled.
-func (b *Batcher) abandon(l *batchLane, p *pending) {
+// others in its request; when there are none, the request is cancelled. It says whether Kafka has it.
+func (b *Batcher) abandon(l *batchLane, p *pending) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p.done {
-		return
+		return p.stored
 	}
 	if p.flight == nil {
 		p.done = true // take leaves it out
 		b.room.give(p.size)
-		return
+		return false
 	}
 	p.gone = true
 	if p.flight.waiting--; p.flight.waiting == 0 && p.flight.cancel != nil {
 		p.flight.cancel()
 	}
+	return false
 }
 
 // run is the goroutine of one partition.
@@ -285,7 +299,7 @@ func (b *Batcher) settle(l *batchLane, batch []*pending, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, p := range batch {
-		p.done = true
+		p.done, p.stored = true, err == nil
 		b.room.give(p.size)
 		p.call.settle(err)
 	}

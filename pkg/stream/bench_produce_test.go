@@ -141,7 +141,7 @@ func startRawProduce(b *testing.B, brokers []string, above int, least bool) (fun
 	for p := range requests {
 		encoders[p].compressAbove = above
 		l := &lane{topic: "t", partition: i32(p), producer: noProducer, epoch: -1, sequence: -1, limit: maxProduceBytes}
-		encoders[p].request("floor", time.Second, l, recs)
+		encoders[p].request("floor", time.Second, l, unencoded(recs), 0)
 		requests[p].frame = encoders[p].frame
 		encoders[p].frame = nil
 	}

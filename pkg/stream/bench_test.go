@@ -39,7 +39,7 @@ func BenchmarkEncode(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; i < b.N; i += benchBatch {
 				e.frame = e.frame[:0]
-				e.batch(&lane{limit: maxProduceBytes}, recs, time.UnixMilli(1))
+				e.batch(&lane{limit: maxProduceBytes}, unencoded(recs), 0, time.UnixMilli(1))
 			}
 		})
 	}

@@ -41,9 +41,9 @@ func (c *Client) release(e *encoder) {
 	}
 }
 
-// request makes a Produce request of recs, as the next batch of a lane: of the first of them, at least one, as
-// many as fit. It returns how many.
-func (e *encoder) request(clientID string, timeout time.Duration, l *lane, recs []Record) int {
+// request makes a Produce request of recs, as the next batch of a lane: of those behind the first done, at least
+// one, as many as fit. It returns how many.
+func (e *encoder) request(clientID string, timeout time.Duration, l *lane, recs run, done int) int {
 	w := writer{b: e.frame[:0]}
 	w.head(protocol.Produce, 8, clientID)
 	w.nullStr("") // no transaction
@@ -56,22 +56,22 @@ func (e *encoder) request(clientID string, timeout time.Duration, l *lane, recs 
 	size := len(w.b)
 	w.int32(0)
 	e.frame = w.b
-	n := e.batch(l, recs, time.Now())
+	n := e.batch(l, recs, done, time.Now())
 	binary.BigEndian.PutUint32(e.frame[size:], u32(len(e.frame)-size-4))
 	seal(e.frame)
 	return n
 }
 
-// batch appends the first of recs to the frame, as many as fit into the lane's limit, as one record batch,
-// magic 2, stamped with now.
-func (e *encoder) batch(l *lane, recs []Record, now time.Time) int {
+// batch appends those of recs behind the first done to the frame, as many as fit into the lane's limit, as one record
+// batch, magic 2, stamped with now.
+func (e *encoder) batch(l *lane, recs run, done int, now time.Time) int {
 	start := len(e.frame)
 	body := start + batchHeader
 	e.frame = append(e.frame, make([]byte, batchHeader)...)
 	n := 0
-	for ; n < len(recs); n++ {
+	for ; done+n < recs.count(); n++ {
 		before := len(e.frame)
-		if e.frame = appendRecord(e.frame, &recs[n], n); len(e.frame)-body > l.limit && n > 0 {
+		if e.frame = recs.appendTo(e.frame, done+n, n); len(e.frame)-body > l.limit && n > 0 {
 			e.frame = e.frame[:before]
 			break
 		}

@@ -25,7 +25,7 @@ func testIdempotent(t *testing.T, brokers []string) {
 	l := c.lane(n, 0)
 	request := func(recs []Record) *encoder {
 		e := &encoder{compressAbove: compressAbove}
-		require.Equal(t, len(recs), e.request("test", time.Second, l, recs))
+		require.Equal(t, len(recs), e.request("test", time.Second, l, unencoded(recs), 0))
 		return e
 	}
 	require.NoError(t, c.Produce(ctx, n, 0, text("first", 2)))

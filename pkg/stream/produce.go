@@ -35,7 +35,11 @@ const (
 // before it sends anything later; what may still be on its way of the failed one is refused once the repeated
 // one is written.
 func (c *Client) Produce(ctx context.Context, topicName string, partition int, recs []Record) error {
-	if len(recs) == 0 {
+	return c.produce(ctx, topicName, partition, unencoded(recs), 0)
+}
+
+func (c *Client) produce(ctx context.Context, topicName string, partition int, recs run, done int) error {
+	if done >= recs.count() {
 		return nil
 	}
 	what := produceWhat{topicName, partition}
@@ -46,15 +50,15 @@ func (c *Client) Produce(ctx context.Context, topicName string, partition int, r
 	case <-ctx.Done():
 		return fmt.Errorf("%s: %w", what, context.Cause(ctx))
 	}
-	for done := 0; done < len(recs); {
-		n, err := c.produceBatch(ctx, what, l, recs[done:])
+	for done < recs.count() {
+		n, err := c.produceBatch(ctx, what, l, recs, done)
 		switch {
 		case err == nil:
 			done += n
 		case !tooLarge(err):
 			return err
 		case n == 1:
-			return fmt.Errorf("%s: %w", what, &RecordError{Index: done, Bytes: recordSize(&recs[done], 0), Err: kafkaCode(err)})
+			return fmt.Errorf("%s: %w", what, &RecordError{Index: done, Bytes: recs.size(done), Err: kafkaCode(err)})
 		default: // this broker's limit is lower than ours: smaller batches from now on
 			l.limit /= 2
 		}
@@ -81,15 +85,15 @@ func (w produceWhat) String() string {
 	return fmt.Sprintf("produce to %s partition %d", w.topic, w.partition)
 }
 
-// produceBatch sends the first of recs, as many as go into one batch, until they are stored, and returns how
-// many they are. A broker that has forgotten the producer is sent them as of a new one.
-func (c *Client) produceBatch(ctx context.Context, what produceWhat, l *lane, recs []Record) (int, error) {
+// produceBatch sends those of recs behind the first done, as many as go into one batch, until they are stored, and
+// returns how many they are. A broker that has forgotten the producer is sent them as of a new one.
+func (c *Client) produceBatch(ctx context.Context, what produceWhat, l *lane, recs run, done int) (int, error) {
 	var pause backoff
 	for {
 		if err := c.identify(ctx, what.String(), l); err != nil {
 			return 0, err
 		}
-		n, err := c.produceAs(ctx, what, l, recs)
+		n, err := c.produceAs(ctx, what, l, recs, done)
 		switch {
 		case err == nil:
 			l.stored(n)
@@ -109,10 +113,10 @@ func (c *Client) produceBatch(ctx context.Context, what produceWhat, l *lane, re
 
 // produceAs sends one batch, again and again with the same sequence numbers, until the broker has stored it,
 // has refused it for good, or has forgotten the producer.
-func (c *Client) produceAs(ctx context.Context, what produceWhat, l *lane, recs []Record) (int, error) {
+func (c *Client) produceAs(ctx context.Context, what produceWhat, l *lane, recs run, done int) (int, error) {
 	e := c.encoder()
 	defer c.release(e)
-	n := e.request(c.cfg.ClientID, produceTime(ctx), l, recs)
+	n := e.request(c.cfg.ClientID, produceTime(ctx), l, recs, done)
 	var lost error
 	err := c.retry(ctx, what.String(), func(ctx context.Context) error {
 		err := c.produceOnce(ctx, l, e)

@@ -5,8 +5,9 @@
 //
 // It guarantees:
 //   - A 2xx means that all in-sync replicas of Kafka have everything of that request: valid events on
-//     events.collected, the others on events.rejected with the reason. When Kafka does not answer in time the
-//     request gets 503 with Retry-After, and the sender comes again.
+//     events.collected, the others on events.rejected with the reason. What Kafka does not take in time is synced
+//     to a spool on this machine's disk, of which the fence knows (package spool), and is handed on when Kafka takes
+//     it. When that cannot be done either, the request gets 503 with Retry-After, and the sender comes again.
 //   - A request that cannot be read gets 400 and, if its write key is known, is kept on events.rejected too
 //     (its first bytes): nothing is dropped silently.
 //   - Bodies are edited as text, never encoded anew: digits, escapes and duplicate keys arrive as sent.
@@ -31,6 +32,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/spool"
+	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
@@ -46,9 +49,10 @@ const (
 	topicsPause    = time.Second // between looks at whether the topics exist
 )
 
-// Deps is what the collector stands on. All but Listen are required.
+// Deps is what the collector stands on. All but Store and Listen are required.
 type Deps struct {
 	Stream  *stream.Client
+	Store   *store.Client // nil: no spool
 	Log     *zap.Logger
 	Metrics prometheus.Registerer
 	Now     func() time.Time
@@ -72,6 +76,7 @@ type Service struct {
 	inlets []*inlet
 
 	collected, rejected *stream.Batcher
+	spool               *spool.Spool // nil: none
 
 	mu       sync.Mutex
 	listener net.Listener
@@ -100,11 +105,15 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	if s.intake, err = newIntake(cfg.Collector, deps.Now, m); err != nil {
 		return nil, err
 	}
-	if s.door, err = newDoor(cfg.Collector, s.intake, s.collected, s.rejected, m, deps.Log); err != nil {
-		return nil, err
-	}
 	if s.inlets, err = newInlets(cfg, deps, s.intake, m); err != nil {
 		return nil, err
+	}
+	if s.spool, err = openSpool(cfg, deps); err != nil {
+		return nil, err
+	}
+	collected, rejected := throughSpool(s.spool, 0, s.collected, cfg.Collector), throughSpool(s.spool, 1, s.rejected, cfg.Collector)
+	if s.door, err = newDoor(cfg.Collector, s.intake, collected, rejected, m, deps.Log); err != nil {
+		return nil, closeSpool(s.spool, err)
 	}
 	return s, nil
 }
@@ -189,6 +198,13 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 		})
 	}
+	if s.spool != nil {
+		batchers.Go(func() {
+			if err := s.spool.Run(sending); err != nil {
+				fail(fmt.Errorf("spool events: %w", err))
+			}
+		})
+	}
 	s.become(errNoTopics)
 	workers.Go(func() {
 		if err := s.awaitTopics(ctx); err != nil && ctx.Err() == nil {
@@ -212,7 +228,7 @@ func (s *Service) Run(ctx context.Context) error {
 	workers.Wait()
 	stopSending()
 	batchers.Wait()
-	return fatal
+	return closeSpool(s.spool, fatal)
 }
 
 func (s *Service) server() (*http.Server, error) {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/event"
+	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
@@ -38,6 +39,7 @@ type broker struct {
 	client *stream.Client
 	cfg    config.Config
 	log    *zap.Logger // of the collectors
+	store  *store.Client
 }
 
 const tillTopic, tillPartitions = "till.sales", 2
@@ -108,7 +110,7 @@ func (b *broker) start() *running {
 // prepare makes a collector that does not run yet.
 func (b *broker) prepare() *running {
 	registry := prometheus.NewRegistry()
-	deps := Deps{Stream: b.connect(), Log: b.log, Metrics: registry,
+	deps := Deps{Stream: b.connect(), Store: b.store, Log: b.log, Metrics: registry,
 		Now: func() time.Time { return now }}
 	s, err := New(b.cfg, deps)
 	require.NoError(b.t, err)

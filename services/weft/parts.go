@@ -33,8 +33,8 @@ type connections struct {
 	warehouse *warehouse.Client
 }
 
-// needs says which connections a service wants.
-type needs struct{ store, warehouse bool }
+// needs says which connections a service wants. spool is a store, if the configuration has one.
+type needs struct{ store, spool, warehouse bool }
 
 // connect makes the clients, which connect when they are first used, and has them closed with the process.
 func connect(f *daemon.Frame, cfg config.Config, n needs) (connections, error) {
@@ -53,7 +53,7 @@ func connect(f *daemon.Frame, cfg config.Config, n needs) (connections, error) {
 		return c, fmt.Errorf("kafka: %w", err)
 	}
 	f.OnClose("kafka client", func(context.Context) error { c.stream.Close(); return nil })
-	if n.store {
+	if n.store || n.spool && len(cfg.Redis.Addresses) > 0 {
 		if c.store, err = store.New(cfg.Redis, f.Log.Named("store"), store.WithMetrics(f.Metrics)); err != nil {
 			return c, fmt.Errorf("redis: %w", err)
 		}
@@ -87,7 +87,7 @@ type maker func(f *daemon.Frame, cfg config.Config, c connections) (daemon.Named
 
 func makeCollector(f *daemon.Frame, cfg config.Config, c connections) (daemon.Named, error) {
 	s, err := collector.New(cfg, collector.Deps{
-		Stream: c.stream, Log: f.Log.Named(nameCollector), Metrics: f.Metrics, Now: time.Now,
+		Stream: c.stream, Store: c.store, Log: f.Log.Named(nameCollector), Metrics: f.Metrics, Now: time.Now,
 	})
 	if err != nil {
 		return daemon.Named{}, err
