@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/signal"
 	"syscall"
 	"time"
@@ -153,11 +152,7 @@ func printReplay(out io.Writer, o replayOptions, r replay.Report) error {
 type bar struct{ p *progressbar.ProgressBar }
 
 func newBar(w io.Writer) *bar {
-	f, ok := w.(*os.File)
-	if !ok {
-		return &bar{}
-	}
-	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if !isTerminal(w) {
 		return &bar{}
 	}
 	return &bar{progressbar.NewOptions64(-1,
