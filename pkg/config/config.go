@@ -113,7 +113,7 @@ type Inlet struct {
 	Brand      string            `yaml:"brand" doc:"Brand of its events."`
 	Trusted    bool              `yaml:"trusted" doc:"Carried on every event, as for collector.sources."`
 	Historical bool              `yaml:"historical" doc:"All its events are historical."`
-	Mapping    map[string]string `yaml:"mapping" doc:"Event field (userId, event, timestamp, properties.total, ...) to where it stands in the record: a path such as $.sale.id, or a literal in quotes. Empty: the record is a Segment-shaped event."`
+	Mapping    map[string]string `yaml:"mapping" doc:"Event field (userId, event, timestamp, properties.total, ...) to where it stands in the record: a path such as $.sale.id, a literal in quotes, or an expression such as = record.cents / 100. Empty: the record is a Segment-shaped event."`
 }
 
 // Stitcher is identity-stitcher.

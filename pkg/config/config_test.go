@@ -173,7 +173,7 @@ configuration has 17 faults:
   weft.yaml:15: collector.sources[1].brand: want 1 to 64 letters, digits and . _ -, found "a b"
   weft.yaml:14: collector.sources[1].write_key: the same key as that of collector.sources[0].write_key
   weft.yaml:18: collector.inlets[0].topic: weft.events.collected is Weft's own
-  weft.yaml:18: collector.inlets[0].mapping.event: want a path such as $.sale.id, or a literal in quotes such as "'Order Completed'", found "Order"
+  weft.yaml:18: collector.inlets[0].mapping.event: want a path such as $.sale.id, a literal in quotes such as "'Order Completed'", or an expression such as = record.total, found "Order"
   WEFT_LOG_LEVEL: log.level: want one of ["debug" "info" "warn" "error"], found "loud"
 `), err.Error())
 	require.NotContains(t, err.Error(), "sesame")

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Source is one sender: over HTTP, or a Kafka topic. It stands in collector.sources or in a file of its own.
@@ -42,9 +43,56 @@ type SourceRate struct {
 
 // KafkaInlet says how the records of one topic become events.
 type KafkaInlet struct {
-	Topic   string            `yaml:"topic" doc:"Topic to read, without prefix: it is yours."`
-	Mapping map[string]string `yaml:"mapping" doc:"As for collector.inlets. Empty: the record is a Segment-shaped event."`
+	Topic      string            `yaml:"topic" doc:"Topic to read, without prefix: it is yours."`
+	Format     string            `yaml:"format" doc:"json, debezium, avro, jsonschema or csv. Empty: json."`
+	Preset     string            `yaml:"preset" doc:"A ready mapping: till_sale, crm_contact, erp_order, loyalty_points or ad_cost. Fields of mapping take the place of its fields."`
+	Mapping    map[string]string `yaml:"mapping" doc:"As for collector.inlets. Empty, and no preset: the record is a Segment-shaped event."`
+	When       string            `yaml:"when" doc:"Expression: records for which it is not true are skipped and counted, such as op != \"d\". Empty: none."`
+	Key        string            `yaml:"key" doc:"Expression for the key on events.collected: events of one key stay in order. Empty: the event's anonymousId, userId or external id."`
+	Time       string            `yaml:"time" doc:"When it happened: a path or an expression, as in mapping. Empty: mapping.timestamp; of Debezium the time of the change."`
+	CSV        CSVLines          `yaml:"csv" doc:"Of format csv: the columns."`
+	Registry   SchemaRegistry    `yaml:"registry" doc:"Of format avro and jsonschema, and of debezium if its records are Avro: the schema registry."`
+	DeadLetter string            `yaml:"dead_letter" doc:"What becomes of a record that cannot be an event. reject: it goes to events.rejected with the reason. drop: it is counted only. stop: the source stops until it is restarted. Empty: reject."`
 }
+
+// CSVLines says what stands in a line.
+type CSVLines struct {
+	Columns   []string `yaml:"columns" doc:"Names of the columns, in order; a record is one line without a header."`
+	Separator string   `yaml:"separator" doc:"Character between columns. Empty: a comma."`
+	Numbers   []string `yaml:"numbers" doc:"Columns that are JSON numbers; the others are texts. An empty column is null."`
+}
+
+// SchemaRegistry is how to reach a schema registry with Confluent's API.
+type SchemaRegistry struct {
+	URL          string        `yaml:"url" doc:"http://... or https://... of the registry."`
+	Username     string        `yaml:"username" doc:"User name, if it wants one."`
+	PasswordFile string        `yaml:"password_file" doc:"File that holds the password."`
+	TokenFile    string        `yaml:"token_file" doc:"File that holds a token (Authorization: Bearer), instead of a user name."`
+	TLS          TLS           `yaml:"tls" doc:"Files for TLS to the registry; for https:// without files of your own nothing is needed."`
+	Timeout      time.Duration `yaml:"timeout" doc:"For one request. 0: 5s. A registry that does not answer holds the partition; nothing is rejected for it."`
+}
+
+// Formats of records.
+const (
+	FormatJSON       = "json"
+	FormatDebezium   = "debezium"
+	FormatAvro       = "avro"
+	FormatJSONSchema = "jsonschema"
+	FormatCSV        = "csv"
+)
+
+// Formats are all of them.
+var Formats = []string{FormatJSON, FormatDebezium, FormatAvro, FormatJSONSchema, FormatCSV}
+
+// Presets are the names of the ready mappings.
+var Presets = []string{"till_sale", "crm_contact", "erp_order", "loyalty_points", "ad_cost"}
+
+// What becomes of records that cannot be events.
+const (
+	DeadLetterReject = "reject"
+	DeadLetterDrop   = "drop"
+	DeadLetterStop   = "stop"
+)
 
 // Kinds of sources.
 const (
@@ -192,7 +240,7 @@ func (c *checker) httpSource(path string, s Source, keys map[[32]byte]string) {
 		}
 		c.keyHash(p, sum, keys)
 	}
-	c.want(s.Kafka.Topic == "" && len(s.Kafka.Mapping) == 0, path+".kafka", "is for kind kafka only")
+	c.want(unset(reflect.ValueOf(s.Kafka)), path+".kafka", "is for kind kafka only")
 }
 
 // kafkaSource checks what must not be with a source of kind kafka; its topic is checked with the inlets'.
@@ -227,4 +275,20 @@ func (c *checker) origin(path, text string) {
 	u, err := url.Parse(strings.Replace(text, "://*.", "://any.", 1))
 	c.want(err == nil && u.Scheme != "" && u.Host != "" && u.Scheme+"://"+u.Host == strings.Replace(text, "://*.", "://any.", 1) && !strings.Contains(u.Host, "*"),
 		path, "want a page's origin such as https://shop.example or https://*.shop.example, without a path, found %q", text)
+}
+
+// unset says that nothing is given: an empty list, as in the example file, is nothing.
+func unset(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if !unset(v.Field(i)) {
+				return false
+			}
+		}
+		return true
+	case reflect.Slice, reflect.Map:
+		return v.Len() == 0
+	}
+	return v.IsZero()
 }

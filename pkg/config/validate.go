@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -201,6 +202,35 @@ func (c *checker) kafkaInlet(path string, in KafkaInlet, own map[string]bool, to
 		topics[in.Topic] = path
 	}
 	c.mapping(path+".mapping", in.Mapping)
+	c.inletFormat(path, in)
+	c.registry(path+".registry", in.Registry)
+}
+
+// inletFormat checks what belongs together; whether expressions can be read is for package inlet to say.
+func (c *checker) inletFormat(path string, in KafkaInlet) {
+	c.oneOf(path+".format", in.Format, append([]string{""}, Formats...)...)
+	c.oneOf(path+".preset", in.Preset, append([]string{""}, Presets...)...)
+	c.oneOf(path+".dead_letter", in.DeadLetter, "", DeadLetterReject, DeadLetterDrop, DeadLetterStop)
+	isCSV := in.Format == FormatCSV
+	c.want(isCSV == (len(in.CSV.Columns) > 0), path+".csv.columns", "belongs to format csv, which needs it")
+	c.want(isCSV || in.CSV.Separator == "" && len(in.CSV.Numbers) == 0, path+".csv", "is for format csv")
+	framed := in.Format == FormatAvro || in.Format == FormatJSONSchema
+	c.want(!framed || in.Registry.URL != "", path+".registry.url", "format %s needs it", in.Format)
+	c.want(framed || in.Format == FormatDebezium || unset(reflect.ValueOf(in.Registry)), path+".registry", "is for formats avro, jsonschema and debezium")
+	if in.Time != "" {
+		c.origins(path, "time", in.Time)
+	}
+}
+
+func (c *checker) registry(path string, r SchemaRegistry) {
+	if unset(reflect.ValueOf(r)) {
+		return
+	}
+	c.httpURL(path+".url", r.URL)
+	c.want((r.Username == "") == (r.PasswordFile == ""), path+".password_file", "username and password_file belong together")
+	c.want(r.TokenFile == "" || r.Username == "", path+".token_file", "give either a token or a user name")
+	c.tls(path+".tls", r.TLS)
+	c.want(r.Timeout >= 0, path+".timeout", "want a duration of 0 or more, found %s", formatDuration(r.Timeout))
 }
 
 // key notes a write key, and a fault if another source has it.
@@ -245,11 +275,15 @@ func (c *checker) brand(path, brand string, required bool) {
 // mapping checks the outer form only; the collector reads the paths.
 func (c *checker) mapping(path string, m map[string]string) {
 	for _, field := range slices.Sorted(maps.Keys(m)) {
-		from := m[field]
-		quoted := len(from) >= 2 && (from[0] == '\'' || from[0] == '"') && from[len(from)-1] == from[0]
-		c.want(field != "" && (quoted || strings.HasPrefix(from, "$")), join(path, field),
-			"want a path such as $.sale.id, or a literal in quotes such as \"'Order Completed'\", found %q", from)
+		c.origins(path, field, m[field])
 	}
+}
+
+// origins checks the outer form of where the value of a field comes from.
+func (c *checker) origins(path, field, from string) {
+	quoted := len(from) >= 2 && (from[0] == '\'' || from[0] == '"') && from[len(from)-1] == from[0]
+	c.want(field != "" && (quoted || strings.HasPrefix(from, "$") || strings.HasPrefix(from, "=")), join(path, field),
+		"want a path such as $.sale.id, a literal in quotes such as \"'Order Completed'\", or an expression such as = record.total, found %q", from)
 }
 
 func (c *checker) stages(cfg Config) {

@@ -21,6 +21,7 @@ const (
 	MissingGroupID    = "missing_group_id"
 	MissingPreviousID = "missing_previous_id"
 	MissingUserID     = "missing_user_id"
+	ExpressionFailed  = "expression_failed" // of a mapping or a transformation, on this event
 )
 
 // Error says why an event cannot be taken. It is permanent: the same bytes give the same error.

@@ -26,15 +26,17 @@ import (
 //	$.sale.total     a path in the record; $.lines[0].sku the first element; $['odd name'] any name
 //	$.lines[*]       a list as it is; $.lines[*].sku the list of that member of each element
 //	'Order Completed' or "Order Completed"    a literal
+//	= record.total / 100                      an expression, in the language of whoever compiles the mapping
 //
 // Below NAME[] a path with [*] is read from each element in turn (all of one NAME[] must have the same path
-// up to [*]); a path without [*] or a literal stands in every object.
+// up to [*]); a path without [*] or a literal stands in every object. An expression makes the list as a whole.
 //
 // What the record does not have is left out; null stays null. Values are copied as they stand: digits and
 // escapes are not touched, and times are read as ParseTime does. Without a type the event is a track if
 // "event" is mapped, else an identify.
 type Mapping struct {
-	root *target
+	root    *target
+	compile func(text string) (Expression, error)
 }
 
 // target is one node of the event to build: a leaf has a source, an inner node has members.
@@ -46,11 +48,18 @@ type target struct {
 	ids     []*target // context.externalIds: one per type
 }
 
-// source is a literal (JSON text) or a path.
+// source is a literal (JSON text), a path or an expression.
 type source struct {
-	literal []byte
-	path    []step
+	literal    []byte
+	path       []step
+	expression Expression
+	field      string // of the expression
 }
+
+// Expression gives the value of a source that is written "= ...": it appends it as JSON to dst. ok is false if there
+// is none; nothing is appended then. in is what Event was given beside the record. It is safe for concurrent use and
+// gives the same for the same in.
+type Expression func(dst []byte, in any) (_ []byte, ok bool, err error)
 
 // step goes down one level: by name, by index, or (all) through every element.
 type step struct {
@@ -69,9 +78,10 @@ const (
 
 var mappedScalars = []string{"type", "event", "name", "userId", "anonymousId", "previousId", "groupId", "messageId", "timestamp", "originalTimestamp"}
 
-// CompileMapping reads a mapping. The error names every field that is wrong.
-func CompileMapping(fields map[string]string) (*Mapping, error) {
-	m := &Mapping{root: &target{}}
+// CompileMapping reads a mapping. The error names every field that is wrong. compile reads the text behind the = of
+// an expression; nil: expressions are faults.
+func CompileMapping(fields map[string]string, compile func(text string) (Expression, error)) (*Mapping, error) {
+	m := &Mapping{root: &target{}, compile: compile}
 	var errs []error
 	for _, field := range slices.Sorted(maps.Keys(fields)) {
 		if err := m.add(field, fields[field]); err != nil {
@@ -98,7 +108,7 @@ func CompileMapping(fields map[string]string) (*Mapping, error) {
 }
 
 func (m *Mapping) add(field, text string) error {
-	src, err := parseSource(text)
+	src, err := m.source(field, text)
 	if err != nil {
 		return err
 	}
@@ -159,6 +169,9 @@ func (t *target) put(names []string, src *source, each *target) error {
 	if each != nil {
 		return errors.New("[] may stand once")
 	}
+	if src.expression != nil {
+		return errors.New("an expression makes the list as a whole: map it without [], as in = record.lines.map(l, {\"sku\": l.sku})")
+	}
 	if len(next.members) > 0 && next.each == nil {
 		return fmt.Errorf("%q is mapped both with and without []", name)
 	}
@@ -216,6 +229,22 @@ func (t *target) child(name string) (*target, error) {
 	return x, nil
 }
 
+// source reads what stands for a field.
+func (m *Mapping) source(field, text string) (*source, error) {
+	code, ok := strings.CutPrefix(strings.TrimSpace(text), "=")
+	if !ok {
+		return parseSource(text)
+	}
+	if m.compile == nil {
+		return nil, errors.New("an expression is not possible here: want a path or a literal")
+	}
+	x, err := m.compile(strings.TrimSpace(code))
+	if err != nil {
+		return nil, err
+	}
+	return &source{expression: x, field: field}, nil
+}
+
 // parseSource reads a path or a literal.
 func parseSource(text string) (*source, error) {
 	text = strings.TrimSpace(text)
@@ -224,7 +253,7 @@ func parseSource(text string) (*source, error) {
 	}
 	rest, ok := strings.CutPrefix(text, "$")
 	if !ok {
-		return nil, fmt.Errorf("%q is neither a path such as $.sale.id nor a literal in quotes such as 'Order Completed'", text)
+		return nil, fmt.Errorf("%q is neither a path such as $.sale.id nor a literal in quotes such as 'Order Completed' nor an expression such as = record.total", text)
 	}
 	src := &source{}
 	for rest != "" {
@@ -275,9 +304,9 @@ func parseStep(s string) (step, string, error) {
 	return step{}, "", fmt.Errorf("%q: expected a dot or a bracket", s)
 }
 
-// Event makes the event of one record. The error is an *Error. Whether the event is valid is for Decode and
-// Validate to say.
-func (m *Mapping) Event(record []byte) ([]byte, error) {
+// Event makes the event of one record; in is for the expressions. The error is an *Error. Whether the event is valid is
+// for Decode and Validate to say.
+func (m *Mapping) Event(record []byte, in any) ([]byte, error) {
 	_, deepest, err := scanObject(record, nil)
 	if err != nil {
 		return nil, asError(err)
@@ -289,11 +318,18 @@ func (m *Mapping) Event(record []byte) ([]byte, error) {
 		return nil, &Error{Reason: InvalidUTF8, Detail: "the record is not UTF-8 text"}
 	}
 	record = record[skipSpace(record, 0):]
-	return m.root.build(make([]byte, 0, len(record)+256), record, nil), nil
+	return m.root.build(make([]byte, 0, len(record)+256), given{record: record, in: in})
 }
 
-// build appends the object of t's members; element is the current one of a list, nil outside.
-func (t *target) build(dst, record, element []byte) []byte {
+// given is what the event is made of.
+type given struct {
+	record  []byte
+	element []byte // the current one of a list, nil outside
+	in      any
+}
+
+// build appends the object of t's members.
+func (t *target) build(dst []byte, of given) (_ []byte, err error) {
 	dst = append(dst, '{')
 	first := true
 	for _, x := range t.members {
@@ -305,13 +341,16 @@ func (t *target) build(dst, record, element []byte) []byte {
 		from := len(dst)
 		switch {
 		case x.source != nil:
-			dst = x.source.append(dst, record, element)
+			dst, err = x.source.append(dst, of)
 		case x.each != nil:
-			dst = x.list(dst, record)
+			dst, err = x.list(dst, of)
 		default:
-			if dst = x.build(dst, record, element); len(dst) == from+2 { // nothing of it is there
+			if dst, err = x.build(dst, of); len(dst) == from+2 { // nothing of it is there
 				dst = dst[:from]
 			}
+		}
+		if err != nil {
+			return nil, err
 		}
 		if len(dst) == from {
 			dst = dst[:mark]
@@ -320,19 +359,24 @@ func (t *target) build(dst, record, element []byte) []byte {
 		first = false
 	}
 	if len(t.ids) > 0 {
-		dst = t.externalIDs(dst, record, first)
+		if dst, err = t.externalIDs(dst, of, first); err != nil {
+			return nil, err
+		}
 	}
-	return append(dst, '}')
+	return append(dst, '}'), nil
 }
 
-func (t *target) externalIDs(dst, record []byte, first bool) []byte {
+func (t *target) externalIDs(dst []byte, of given, first bool) ([]byte, error) {
 	mark, none := len(dst), true
 	if !first {
 		dst = append(dst, ',')
 	}
 	dst = append(dst, `"externalIds":[`...)
 	for _, x := range t.ids {
-		id := x.source.append(nil, record, nil)
+		id, err := x.source.append(nil, of)
+		if err != nil {
+			return nil, err
+		}
 		if strings.TrimSpace(textOf(id)) == "" {
 			continue
 		}
@@ -344,43 +388,58 @@ func (t *target) externalIDs(dst, record []byte, first bool) []byte {
 		dst = append(AppendJSONString(dst, x.name), '}')
 	}
 	if none {
-		return dst[:mark]
+		return dst[:mark], nil
 	}
-	return append(dst, ']')
+	return append(dst, ']'), nil
 }
 
 // list appends one object per element of the walked list; nothing if there is no such list.
-func (t *target) list(dst, record []byte) []byte {
-	raw := lookup(record, t.each)
+func (t *target) list(dst []byte, of given) (_ []byte, err error) {
+	raw := lookup(of.record, t.each)
 	if len(raw) == 0 || raw[0] != '[' {
-		return dst
+		return dst, nil
 	}
 	dst = append(dst, '[')
 	for i, at := range elements(raw) {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = t.build(dst, record, raw[at.from:at.to])
+		of.element = raw[at.from:at.to]
+		if dst, err = t.build(dst, of); err != nil {
+			return nil, err
+		}
 	}
-	return append(dst, ']')
+	return append(dst, ']'), nil
 }
 
 // append adds the value; nothing if the record does not have it.
-func (s *source) append(dst, record, element []byte) []byte {
+func (s *source) append(dst []byte, of given) ([]byte, error) {
+	if s.expression != nil {
+		dst, _, err := s.expression(dst, of.in)
+		if err != nil {
+			return nil, &Error{Reason: ExpressionFailed, Path: s.field, Detail: err.Error()}
+		}
+		return dst, nil
+	}
+	return s.copied(dst, of), nil
+}
+
+// copied adds what a literal or a path stands for.
+func (s *source) copied(dst []byte, of given) []byte {
 	if s.path == nil {
 		if s.literal == nil {
-			return append(dst, record...)
+			return append(dst, of.record...)
 		}
 		return append(dst, s.literal...)
 	}
-	if element != nil && s.path[0].kind == all {
-		return append(dst, lookup(element, s.path[1:])...)
+	if of.element != nil && s.path[0].kind == all {
+		return append(dst, lookup(of.element, s.path[1:])...)
 	}
 	at := slices.IndexFunc(s.path, func(x step) bool { return x.kind == all })
 	if at < 0 {
-		return append(dst, lookup(record, s.path)...)
+		return append(dst, lookup(of.record, s.path)...)
 	}
-	list := lookup(record, s.path[:at])
+	list := lookup(of.record, s.path[:at])
 	if len(list) == 0 || list[0] != '[' {
 		return dst
 	}

@@ -30,11 +30,11 @@ var till = map[string]string{
 }
 
 func TestMappingOfATillSale(t *testing.T) {
-	m, err := CompileMapping(till)
+	m, err := CompileMapping(till, nil)
 	require.NoError(t, err)
 	record := []byte(` {"shop":"Kraków \u0031","sale":{"id":900719925474099312345678,"at":1795330754,"total":12.3400,
 		"lines":[{"sku":"A\/1","unit":{"price":1.10}},{"unit":{}},{"sku":null}]},"customer":{"card":"L-7","email":null,"odd name":5}} `)
-	body, err := m.Event(record)
+	body, err := m.Event(record, nil)
 	require.NoError(t, err)
 	require.Equal(t, `{"context":{"till":{"shop":"Kraków \u0031"},"externalIds":[{"id":"L-7","type":"loyalty_id"},{"id":5,"type":"till_customer"}]},`+
 		`"event":"Order Completed","messageId":900719925474099312345678,`+
@@ -47,22 +47,22 @@ func TestMappingOfATillSale(t *testing.T) {
 	require.Equal(t, "L-7", string(e.Key()))
 	require.Equal(t, "2026-11-22T06:59:14Z", e.Time.Format("2006-01-02T15:04:05Z07:00"))
 
-	body, err = m.Event([]byte(`{"sale":{"lines":7}}`))
+	body, err = m.Event([]byte(`{"sale":{"lines":7}}`), nil)
 	require.NoError(t, err)
 	require.Equal(t, `{"event":"Order Completed","properties":{"currency":"PLN"},"type":"track"}`, string(body))
 	require.Equal(t, NoUserAnonID, Reason(decode(t, string(body)).Validate(), ""))
 }
 
 func TestMappingOfAWholeRecord(t *testing.T) {
-	m, err := CompileMapping(map[string]string{"userId": "$.id", "traits": "$"})
+	m, err := CompileMapping(map[string]string{"userId": "$.id", "traits": "$"}, nil)
 	require.NoError(t, err)
-	body, err := m.Event([]byte(`{"id":"00012","vip":true}`))
+	body, err := m.Event([]byte(`{"id":"00012","vip":true}`), nil)
 	require.NoError(t, err)
 	require.Equal(t, `{"traits":{"id":"00012","vip":true},"userId":"00012","type":"identify"}`, string(body))
 
-	m, err = CompileMapping(map[string]string{"userId": "$.customer", "timestamp": "$.date", "event": "'Order Completed'", "properties.revenue": "$.dollars"})
+	m, err = CompileMapping(map[string]string{"userId": "$.customer", "timestamp": "$.date", "event": "'Order Completed'", "properties.revenue": "$.dollars"}, nil)
 	require.NoError(t, err)
-	body, err = m.Event([]byte(`{"customer":"00001","date":"19970101","dollars":"11.77"}`))
+	body, err = m.Event([]byte(`{"customer":"00001","date":"19970101","dollars":"11.77"}`), nil)
 	require.NoError(t, err)
 	e := decode(t, string(body))
 	require.Equal(t, Track, e.Type)
@@ -88,32 +88,32 @@ func TestMappingErrorsNameTheField(t *testing.T) {
 		{"properties.p[*].q", "$.a[*].b", `"p[*]": on this side a list is written NAME[]`},
 		{"properties.p[].q", "'x'", "p[]: no member has a path with [*]"},
 	} {
-		_, err := CompileMapping(map[string]string{c.field: c.source})
+		_, err := CompileMapping(map[string]string{c.field: c.source}, nil)
 		require.ErrorContains(t, err, c.want, "%s: %s", c.field, c.source)
 	}
-	_, err := CompileMapping(map[string]string{"properties.a": "$.a", "properties.a.b": "$.b", "zz": "$", "properties.p[].q": "$.l[*].q", "properties.p[].r": "$.m[*].r"})
+	_, err := CompileMapping(map[string]string{"properties.a": "$.a", "properties.a.b": "$.b", "zz": "$", "properties.p[].q": "$.l[*].q", "properties.p[].r": "$.m[*].r"}, nil)
 	require.ErrorContains(t, err, `properties.a.b: "a" is mapped both as a whole and by its members`)
 	require.ErrorContains(t, err, "zz: is no field")
 	require.ErrorContains(t, err, "properties.p[].r: walks another list")
-	_, err = CompileMapping(nil)
+	_, err = CompileMapping(nil, nil)
 	require.Error(t, err)
 }
 
 func FuzzMapping(f *testing.F) {
-	m, err := CompileMapping(till)
+	m, err := CompileMapping(till, nil)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add([]byte(`{"shop":1,"sale":{"id":"x","lines":[{"sku":"a"},3,[]]},"customer":{"card":null,"odd name":"\u0000"}}`))
 	f.Fuzz(func(t *testing.T, record []byte) {
-		body, err := m.Event(record)
+		body, err := m.Event(record, nil)
 		if err != nil {
 			return
 		}
 		if !json.Valid(body) {
 			t.Fatalf("%q became %q", record, body)
 		}
-		again, err := m.Event(record)
+		again, err := m.Event(record, nil)
 		if err != nil || string(again) != string(body) {
 			t.Fatalf("not the same twice: %q, %q", body, again)
 		}

@@ -64,8 +64,9 @@ func TestExpressions(t *testing.T) {
 		`email(record.customer.mail)`: `"ann@example.com"`, `phone(record.customer.tel)`: `"+482212345"`, `email("  ")`: ``, `text(record.id)`: `"4711"`,
 		`time(record.at)`: `"2026-05-04T08:11:12.345Z"`, `time(record.unix)`: `"2026-05-04T10:31:12.000Z"`, `time(record.at) + duration("1h")`: `"2026-05-04T09:11:12.345Z"`,
 		`time(record.at) > time("2026-01-01")`: `true`, `sha256("a")`: `"ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"`,
-		`hmac("a", "email")`:     `"780c3db4ce3de5b9e55816fba98f590631d96c075271b26976238d5f4444219b"`,
-		`json(record.payload).n`: `1.50`, `toJson(record.lines[1])`: `"{\"sku\":\"B\",\"price\":0.3,\"qty\":1}"`, `number("19.90")`: `19.90`, `number("007")`: `7`,
+		`hmac("a", "email")`:                        `"780c3db4ce3de5b9e55816fba98f590631d96c075271b26976238d5f4444219b"`,
+		`sum(record.lines.map(l, l.price * l.qty))`: `3.6`,
+		`json(record.payload).n`:                    `1.50`, `toJson(record.lines[1])`: `"{\"sku\":\"B\",\"price\":0.3,\"qty\":1}"`, `number("19.90")`: `19.90`, `number("007")`: `7`,
 		`upper("a") + lower("B") + trim(" c ")`: `"Abc"`, `"Order " + text(record.id)`: `"Order 4711"`, `topic`: `"sales"`,
 	} {
 		t.Run(text, func(t *testing.T) {

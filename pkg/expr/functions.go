@@ -12,6 +12,7 @@ import (
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
 	"github.com/shopspring/decimal"
 
 	"github.com/weft-cdp/weft/pkg/event"
@@ -31,6 +32,7 @@ func Functions() []Function {
 		{"text(x)", "a text, number or truth value as text"},
 		{"number(x)", "a number from a text such as \"19.90\", with its digits; a number as it is"},
 		{"round(x, n)", "x rounded to n decimals, half away from zero"},
+		{"sum(list)", "the sum of a list of numbers"},
 		{"time(x)", "a time from a text or number, read as events' times are: RFC 3339, dates, Unix seconds, milliseconds, microseconds"},
 		{"lower(x), upper(x), trim(x)", "the text in small letters, in capitals, without white space around it"},
 		{"email(x)", "trimmed and in small letters; absent if nothing is left"},
@@ -89,6 +91,7 @@ func functions(secrets map[string][]byte) []cel.EnvOption {
 		texts("sha256", func(s string) ref.Val { return digest(sha256.New(), s) }),
 		texts("json", parseJSON),
 		one("number", toNumber),
+		one("sum", sum),
 		one("time", toTime),
 		cel.Function("toJson", cel.Overload("to_json_dyn", []*cel.Type{dyn}, dyn), cel.SingletonUnaryBinding(func(v ref.Val) ref.Val {
 			b, err := appendJSON(nil, v)
@@ -180,6 +183,26 @@ func toNumber(v ref.Val) ref.Val {
 		return computed(d)
 	}
 	return types.NewErr("number: a text or number is wanted, this is a %s", nameOf(v))
+}
+
+func sum(v ref.Val) ref.Val {
+	list, ok := v.(traits.Lister)
+	if !ok {
+		return types.NewErr("sum: a list is wanted, this is a %s", nameOf(v))
+	}
+	total := decimal.Zero
+	for it := list.Iterator(); it.HasNext() == types.True; {
+		x := it.Next()
+		d, ok, err := decimalOf(x)
+		if !ok {
+			return types.NewErr("sum: a list of numbers is wanted, this has a %s", nameOf(x))
+		}
+		if err != nil {
+			return types.WrapErr(err)
+		}
+		total = total.Add(d)
+	}
+	return computed(total)
 }
 
 func toTime(v ref.Val) ref.Val {

@@ -20,7 +20,7 @@ var replaced = map[string]string{
 var ours = map[string]bool{
 	"@plain": true, "@truth": true, "@has": true, "@some": true, op.NotStrictlyFalse: true,
 	"default": true, "coalesce": true, "time": true, "lower": true, "upper": true, "trim": true, "email": true, "phone": true,
-	"sha256": true, "hmac": true, "text": true, "number": true, "round": true, "json": true, "toJson": true, "size": true,
+	"sha256": true, "hmac": true, "text": true, "number": true, "round": true, "sum": true, "json": true, "toJson": true, "size": true,
 	"string": true, "int": true, "type": true, "dyn": true,
 }
 

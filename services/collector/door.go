@@ -315,7 +315,7 @@ func (d *door) send(ctx context.Context, recs []record) error {
 	var invalid []stream.Record
 	for i := range recs {
 		switch {
-		case recs[i].suppressed:
+		case recs[i].left != "":
 		case recs[i].reason == "":
 			valid = append(valid, recs[i].Record)
 		default:
@@ -351,7 +351,7 @@ func (d *door) send(ctx context.Context, recs []record) error {
 // first bytes on events.rejected. Those sent twice by this have the same message ids.
 func (d *door) sendSingly(ctx context.Context, recs []record) error {
 	for i := range recs {
-		if recs[i].reason != "" || recs[i].suppressed {
+		if recs[i].reason != "" || recs[i].left != "" {
 			continue
 		}
 		err := d.collected.SendAll(ctx, []stream.Record{recs[i].Record})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/event"
+	inlets "github.com/weft-cdp/weft/pkg/inlet"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
@@ -24,10 +24,15 @@ const (
 	// recommitAfter is how often an unchanged position is committed again: Kafka forgets the commits of a group
 	// that is idle, and the fence waits for them.
 	recommitAfter = 30 * time.Second
-	// panicLogEvery spaces the log lines about records of one inlet that panic: a defect that strikes every record
-	// must not write a stack for each. The counter of rejected records counts all of them.
-	panicLogEvery = 10 * time.Second
+	// rareLogEvery spaces the log lines about records of one inlet that panic or cannot be read now: a defect that
+	// strikes every record must not write a stack for each. The counter of rejected records counts all of them.
+	rareLogEvery = 10 * time.Second
 )
+
+// recordReader makes events of records; *inlets.Reader is one. Its error is of inlets.ErrHeld, or an *event.Error.
+type recordReader interface {
+	Read(ctx context.Context, rec inlets.Record) (inlets.Event, error)
+}
 
 // inlet reads one topic of foreign records. Per partition: fetch, make events, produce, commit, in that order;
 // nothing is produced past a failed request, so that positions leave no gap (architecture section 4, rule 1).
@@ -35,16 +40,18 @@ type inlet struct {
 	source  *source
 	topic   string
 	group   string
-	mapping func(body []byte) ([]byte, error) // nil: the records are events in Segment's shape
+	reader  recordReader
+	letter  string // what becomes of records that cannot be events
 	set     topic.Set
 	client  *stream.Client
 	intake  *intake
 	metrics *metrics
 	log     *zap.Logger
-	panics  *zap.Logger // log, but rarely
+	rarely  *zap.Logger // log, but rarely
 
 	mu     sync.Mutex
 	behind map[int]bool // owned partitions; true until the end was reached once
+	held   map[int]hold // those whose next record cannot be read now
 	down   error        // why it has stopped for good; nil while it runs
 }
 
@@ -53,7 +60,7 @@ func newInlets(cfg config.Config, deps Deps, in *intake, m *metrics) ([]*inlet, 
 	set := cfg.Topics.Set()
 	inbox := config.Source{Name: config.InboxSource, Kind: config.KindKafka, Trusted: true, Kafka: config.KafkaInlet{Topic: set.EventsInbox()}}
 	all := append([]config.Source{inbox}, cfg.Collector.KafkaSources()...)
-	inlets := make([]*inlet, 0, len(all))
+	list := make([]*inlet, 0, len(all))
 	var errs []error
 	for _, c := range all {
 		src, err := newSource(in, c)
@@ -64,25 +71,25 @@ func newInlets(cfg config.Config, deps Deps, in *intake, m *metrics) ([]*inlet, 
 		x := &inlet{
 			source: src, topic: c.Kafka.Topic, group: set.Group(topic.StageCollector, c.Kafka.Topic),
 			set: set, client: deps.Stream, intake: in, metrics: m,
-			log: deps.Log.With(zap.String("inlet", c.Name), zap.String("topic", c.Kafka.Topic)), behind: map[int]bool{},
+			log:    deps.Log.With(zap.String("inlet", c.Name), zap.String("topic", c.Kafka.Topic)),
+			letter: c.Kafka.DeadLetter, behind: map[int]bool{}, held: map[int]hold{},
 		}
-		x.panics = x.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
-			return zapcore.NewSamplerWithOptions(c, panicLogEvery, 1, 0)
+		x.rarely = x.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+			return zapcore.NewSamplerWithOptions(c, rareLogEvery, 1, 0)
 		}))
-		if len(c.Kafka.Mapping) > 0 {
-			mapping, err := event.CompileMapping(c.Kafka.Mapping)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("source %s: mapping: %w", c.Name, err))
-			}
-			x.mapping = mapping.Event
+		r, err := inlets.New(c.Kafka, nil)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("source %s: %w", c.Name, err))
 		}
+		x.reader = r
 		m.down.WithLabelValues(c.Name).Set(0)
-		inlets = append(inlets, x)
+		m.held.WithLabelValues(c.Name).Set(0)
+		list = append(list, x)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return inlets, nil
+	return list, nil
 }
 
 // run reads the partitions that the group gives this process until ctx ends. A missing topic is waited for. What
@@ -111,6 +118,11 @@ func (in *inlet) ready() error {
 	if in.down != nil {
 		return fmt.Errorf("inlet %s is down: %w", in.source.name, in.down)
 	}
+	for p, h := range in.held {
+		if in.intake.now().Sub(h.since) > inlets.HeldFor() {
+			return fmt.Errorf("inlet %s: partition %d of %s is held since %s: %w", in.source.name, p, in.topic, h.since.UTC().Format(time.RFC3339), h.why)
+		}
+	}
 	for p, behind := range in.behind {
 		if behind {
 			return fmt.Errorf("inlet %s: partition %d of %s has not been read to its end yet", in.source.name, p, in.topic)
@@ -129,6 +141,8 @@ func (in *inlet) forget(partition int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	delete(in.behind, partition)
+	delete(in.held, partition)
+	in.metrics.held.WithLabelValues(in.source.name).Set(float64(len(in.held)))
 	in.metrics.lag.DeleteLabelValues(in.topic, strconv.Itoa(partition))
 }
 
@@ -217,7 +231,10 @@ func (c *committer) commit(ctx context.Context, offset int64) error {
 func (in *inlet) pass(ctx context.Context, recs []stream.Record) error {
 	made := make([]record, len(recs))
 	for i := range recs {
-		made[i] = in.guarded(&recs[i])
+		var err error
+		if made[i], err = in.make(ctx, &recs[i]); err != nil {
+			return err
+		}
 	}
 	err := in.each(made, false, func(partition int, list []int) error {
 		return in.collect(ctx, partition, recs, made, list)
@@ -232,7 +249,7 @@ func (in *inlet) pass(ctx context.Context, recs []stream.Record) error {
 		return err
 	}
 	for i := range made {
-		if made[i].suppressed {
+		if made[i].left != "" {
 			in.intake.acknowledged(&made[i])
 		}
 	}
@@ -244,7 +261,7 @@ func (in *inlet) pass(ctx context.Context, recs []stream.Record) error {
 func (in *inlet) each(made []record, rejected bool, f func(partition int, list []int) error) error {
 	lists := map[int][]int{}
 	for i := range made {
-		if (made[i].reason != "") == rejected && !made[i].suppressed {
+		if (made[i].reason != "") == rejected && made[i].left == "" {
 			p := topic.Partition(made[i].Key, in.set.Partitions)
 			lists[p] = append(lists[p], i)
 		}
@@ -334,77 +351,4 @@ func (in *inlet) origin(rec *stream.Record) string {
 func (in *inlet) position(rec *stream.Record) topic.Header {
 	position := topic.Position{Stage: topic.StageCollector + "/" + in.topic, Partition: rec.Partition, Seq: rec.Offset}
 	return topic.Header{Key: topic.HeaderPosition, Value: []byte(position.String())}
-}
-
-// guarded is record; one on which it panics becomes a rejected record, since it will panic again each time and
-// others wait behind it.
-func (in *inlet) guarded(rec *stream.Record) (r record) {
-	defer func() {
-		v := recover()
-		if v == nil {
-			return
-		}
-		if line := in.panics.Check(zap.ErrorLevel, "record panicked, it is set aside on events.rejected"); line != nil {
-			line.Write(zap.Int("partition", rec.Partition), zap.Int64("offset", rec.Offset), zap.String("panic", fmt.Sprint(v)), zap.ByteString("stack", debug.Stack()))
-		}
-		meta := in.source.meta(in.intake.now().UTC().Truncate(time.Millisecond))
-		origin := in.origin(rec)
-		meta.MessageID = origin
-		r = in.intake.reject(rec.Value, meta, []byte(origin), &event.Error{Reason: reasonPanic, Detail: fmt.Sprint(v)}, origin, "")
-		r.Headers = append(r.Headers, in.position(rec))
-	}()
-	return in.record(rec)
-}
-
-// record makes the event of one foreign record; what cannot be one becomes a rejected record. The same record
-// gives the same key, body and position, whoever reads it and when.
-func (in *inlet) record(rec *stream.Record) record {
-	origin := in.origin(rec)
-	id := origin
-	meta, body, err := in.event(rec)
-	if meta.MessageID != "" {
-		id = meta.MessageID
-	}
-	var r record
-	if err != nil {
-		meta.MessageID = id
-		r = in.intake.reject(rec.Value, meta, nil, err, origin, "")
-	} else {
-		it := item{body: body, meta: meta, source: in.source}
-		r = in.intake.take(it, event.Filling{MessageID: func() string { return id }}, origin, "")
-		if r.reason != "" {
-			r.Value = rec.Value[:min(len(rec.Value), in.intake.cfg.MaxEventBytes)] // the bytes as they came
-		}
-	}
-	if r.Key == nil {
-		r.Key = []byte(origin) // the same partition each time
-	}
-	r.Headers = append(r.Headers, in.position(rec))
-	return r
-}
-
-// event reads the headers that the record's producer may have set, and maps the record. A foreign producer may
-// say less trust, not more.
-func (in *inlet) event(rec *stream.Record) (event.Meta, []byte, error) {
-	meta := in.source.meta(in.intake.now().UTC().Truncate(time.Millisecond))
-	said, err := topic.ParseMeta(rec.Headers)
-	if err != nil {
-		return meta, nil, &event.Error{Reason: reasonInvalidHeader, Detail: err.Error()}
-	}
-	if said.Brand != "" {
-		meta.Brand = said.Brand
-	}
-	if trust, ok := topic.Get(rec.Headers, topic.HeaderTrust); ok && trust != "trusted" {
-		meta.Trusted = false
-	}
-	meta.MessageID, meta.SentAt = said.MessageID, said.SentAt
-	meta.Historical = meta.Historical || said.Historical
-	if len(rec.Value) == 0 {
-		return meta, nil, &event.Error{Reason: reasonEmptyRecord, Detail: "the record has no value"}
-	}
-	if in.mapping == nil {
-		return meta, rec.Value, nil
-	}
-	body, err := in.mapping(rec.Value)
-	return meta, body, err
 }

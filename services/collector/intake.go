@@ -16,7 +16,6 @@ import (
 
 // Reasons of the collector's own, beside those of package event.
 const (
-	reasonEmptyRecord   = "empty_record"   // a record of an inlet without a value
 	reasonInvalidHeader = "invalid_header" // a record of an inlet with a weft- header that cannot be read
 	reasonPanic         = "record_panic"   // a record of an inlet on which the collector's code panics: a defect
 	reasonInvalidGzip   = "invalid_gzip"
@@ -53,13 +52,20 @@ func newIntake(cfg config.Collector, now func() time.Time, m *metrics) (*intake,
 	return in, nil
 }
 
+// Why something is kept on no topic.
+const (
+	leftSuppressed = "suppressed" // the person, or the lack of consent, forbids it
+	leftSkipped    = "skipped"    // a record that is no event by its source's own rules: a tombstone, when
+	leftDropped    = "dropped"    // a transformation says so
+	leftDiscarded  = "discarded"  // a record that cannot be an event, of a source whose dead_letter is drop
+)
+
 // record is a record with the topic it is for.
 type record struct {
 	stream.Record
-	meta       event.Meta
-	reason     string // "" for events.collected, else for events.rejected
-	suppressed bool   // for neither
-	dropped    bool   // suppressed, by a transformation
+	meta   event.Meta
+	reason string // "" for events.collected, else for events.rejected
+	left   string // why it is for neither: one of those above; "" for what is kept
 }
 
 // take checks, completes and stamps one item. origin says where it came from, in words for events.rejected;
@@ -78,7 +84,11 @@ func (in *intake) take(it item, fill event.Filling, origin, place string) record
 	}
 	e, err := complete(&it, fill)
 	if errors.Is(err, errSuppressed) {
-		return record{meta: it.meta, suppressed: true, dropped: errors.Is(err, errDropped)}
+		left := leftSuppressed
+		if errors.Is(err, errDropped) {
+			left = leftDropped
+		}
+		return record{meta: it.meta, left: left}
 	}
 	if err != nil {
 		if e != nil {
@@ -147,11 +157,11 @@ func (in *intake) reject(item []byte, meta event.Meta, key []byte, why error, or
 // acknowledged counts a record that Kafka has, or that is not to be kept.
 func (in *intake) acknowledged(r *record) {
 	switch {
-	case r.dropped:
-		in.metrics.events.WithLabelValues(r.meta.Source, "dropped").Inc()
-		return
-	case r.suppressed:
-		in.metrics.events.WithLabelValues(r.meta.Source, "suppressed").Inc()
+	case r.left != "":
+		in.metrics.events.WithLabelValues(r.meta.Source, r.left).Inc()
+		if r.left == leftDiscarded {
+			in.metrics.discarded.WithLabelValues(r.meta.Source, r.reason).Inc()
+		}
 		return
 	case r.reason == "":
 		in.metrics.events.WithLabelValues(r.meta.Source, "stored").Inc()

@@ -20,6 +20,8 @@ type metrics struct {
 	inFlight    prometheus.Gauge
 	lag         *prometheus.GaugeVec
 	down        *prometheus.GaugeVec
+	held        *prometheus.GaugeVec
+	discarded   *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -29,7 +31,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "weft_collector_request_seconds",
 			Help: "Time to answer, from the first byte of the header.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}, []string{"endpoint"}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_events_total",
-			Help: "Events answered for, by source and whether they are on events.collected (stored), on events.rejected (rejected), must not be kept (suppressed) or were dropped by a transformation (dropped)."}, []string{"source", "result"}),
+			Help: "Events answered for, by source and whether they are on events.collected (stored), on events.rejected (rejected), must not be kept (suppressed), were dropped by a transformation (dropped), are no event by the rules of their inlet (skipped), or cannot be one and are not to be kept (discarded)."}, []string{"source", "result"}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_rejected_total",
 			Help: "Events and requests on events.rejected by source and reason."}, []string{"source", "reason"}),
 		transformed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_transformations_total",
@@ -44,9 +46,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "Records of an inlet partition that are not passed on yet, as of the last fetch."}, []string{"topic", "partition"}),
 		down: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "weft_collector_inlet_down",
 			Help: "1 if an inlet of this process has stopped for good, for instance behind its topic's retention; else 0."}, []string{"inlet"}),
+		held: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "weft_collector_inlet_held_partitions",
+			Help: "Partitions of an inlet in this process whose next record cannot be read now, because the schema registry does not answer."}, []string{"inlet"}),
+		discarded: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_discarded_total",
+			Help: "Records of inlets with dead_letter: drop that cannot be events, by source and reason."}, []string{"source", "reason"}),
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.events, m.rejected, m.transformed, m.violations, m.listed, m.inFlight, m.lag, m.down} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.events, m.rejected, m.transformed, m.violations, m.listed, m.inFlight, m.lag, m.down, m.held, m.discarded} {
 		errs = append(errs, reg.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {

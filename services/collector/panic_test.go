@@ -2,6 +2,7 @@ package collector
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	inlets "github.com/weft-cdp/weft/pkg/inlet"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
@@ -31,15 +33,7 @@ func TestPanicOnARecordOfAnInlet(t *testing.T) {
 	}
 	s := b.prepare()
 	for _, in := range s.inlets {
-		if inner := in.mapping; inner != nil {
-			in.mapping = func(body []byte) ([]byte, error) {
-				if bytes.Contains(body, []byte("poison")) {
-					var none []int
-					return nil, fmt.Errorf("never: %d", none[len(body)])
-				}
-				return inner(body)
-			}
-		}
+		in.reader = poisoned{in.reader}
 	}
 	s.begin()
 	b.caughtUp(tillTopic)
@@ -64,5 +58,16 @@ func TestPanicOnARecordOfAnInlet(t *testing.T) {
 	require.NotZero(t, told.Len())
 	require.Less(t, told.Len(), sales/every, "rarely")
 	stack, _ := told.All()[0].ContextMap()["stack"].(string)
-	require.Contains(t, stack, "TestPanicOnARecordOfAnInlet")
+	require.Contains(t, stack, "poisoned.Read")
+}
+
+// poisoned panics on some records.
+type poisoned struct{ recordReader }
+
+func (p poisoned) Read(ctx context.Context, rec inlets.Record) (inlets.Event, error) {
+	if bytes.Contains(rec.Value, []byte("poison")) {
+		var none []int
+		return inlets.Event{}, fmt.Errorf("never: %d", none[len(rec.Value)])
+	}
+	return p.recordReader.Read(ctx, rec)
 }

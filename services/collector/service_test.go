@@ -24,6 +24,7 @@ import (
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/event"
+	inlets "github.com/weft-cdp/weft/pkg/inlet"
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
@@ -297,7 +298,7 @@ func TestInboxTakesPlainEvents(t *testing.T) {
 		require.NotEmpty(t, header(t, r, topic.HeaderPosition))
 		require.Contains(t, header(t, r, topic.HeaderOrigin), set.EventsInbox()+":")
 	}
-	require.Equal(t, map[string]int{event.InvalidJSON: 1, event.NoUserAnonID: 1, event.MissingType: 1, reasonEmptyRecord: 1}, reasons)
+	require.Equal(t, map[string]int{event.InvalidJSON: 1, event.NoUserAnonID: 1, event.MissingType: 1, inlets.ReasonEmpty: 1}, reasons)
 	require.NoError(t, s.stop())
 }
 

@@ -41,9 +41,9 @@ func mapping(t testing.TB) func([]byte) ([]byte, error) {
 	m, err := event.CompileMapping(map[string]string{
 		"event": "$.type", "timestamp": "$.at", "externalIds.email": "$.Recipient",
 		"properties.email_id": "$.MessageID", "properties.cost": "$.cost",
-	})
+	}, nil)
 	require.NoError(t, err)
-	return m.Event
+	return func(record []byte) ([]byte, error) { return m.Event(record, nil) }
 }
 
 func hook(t testing.TB, provider string) Hook {

@@ -44,7 +44,7 @@ func newPaper(t testing.TB, plan Plan, visitors []Visitor) *paper {
 	j, faults := journey.Parse(journeyFile, text)
 	require.Empty(t, faults)
 	require.Equal(t, plan.Delay, j.Delay)
-	till, err := event.CompileMapping(TillInlet().Mapping)
+	till, err := event.CompileMapping(TillInlet().Mapping, nil)
 	require.NoError(t, err)
 	list := SuppressionList(visitors)
 	p := &paper{
@@ -142,7 +142,7 @@ func (p *paper) event(v *Visitor, a *Action) *event.Event {
 	case a.Link:
 		body = fmt.Appendf(nil, `{"type":"track","event":"Unsubscribed","messageId":"u","context":{"externalIds":[{"id":%q,"type":"email"}]},"properties":{"channel":"email"}}`, v.Email)
 	case a.Channel == Till:
-		body, err = p.till.Event(body)
+		body, err = p.till.Event(body, nil)
 		require.NoError(p, err)
 	}
 	meta := event.Meta{Source: string(a.Channel), Brand: "main", MessageID: a.ID, ReceivedAt: p.now}

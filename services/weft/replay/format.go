@@ -17,7 +17,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/weft-cdp/weft/pkg/event"
+	"github.com/weft-cdp/weft/pkg/inlet"
 )
 
 // The kinds of files that can be replayed.
@@ -40,7 +40,7 @@ type Format struct {
 	numbers     map[string]bool
 	times       map[string]string // column -> layout of package time
 	zone        *time.Location
-	mapping     *event.Mapping
+	mapping     *inlet.Mapping
 	fingerprint [sha256.Size]byte
 }
 
@@ -173,7 +173,7 @@ func (f *Format) readEvent(file formatFile) error {
 	if len(file.Event) == 0 {
 		return fmt.Errorf("event: want event fields and the columns they come from, such as userId: $.customer")
 	}
-	m, err := event.CompileMapping(file.Event)
+	m, err := inlet.CompileMapping(file.Event)
 	if err != nil {
 		return fmt.Errorf("event: %w", err)
 	}
