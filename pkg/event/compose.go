@@ -4,7 +4,9 @@ package event
 type Filling struct {
 	Type      Type          // from the path of a single call: counts more than the body's; empty: the body's
 	MessageID func() string // called if the body has none; nil: then it stays without
-	Context   []byte        // raw batch-level context object: members that the event's own context lacks are added; nil: none
+	// Context and Integrations are the raw batch-level objects of these names: members that the event's own lack are
+	// added; nil: none.
+	Context, Integrations []byte
 }
 
 // edit replaces text[from:to).
@@ -13,8 +15,8 @@ type edit struct {
 	with     []byte
 }
 
-// Compose makes the body that is stored: it has "type" and "messageId", and the batch-level context is in
-// its own. The text is edited in place, never encoded anew, so digits, escapes, key order and duplicate keys
+// Compose makes the body that is stored: it has "type" and "messageId", and the batch-level context and
+// integrations are in its own. The text is edited in place, never encoded anew, so digits, escapes, key order and duplicate keys
 // of everything else stay as they came. item is not changed; if nothing is missing it is returned itself. What
 // else may be wrong with the event is for Decode and Validate to say. The error is an *Error.
 func Compose(item []byte, fill Filling) ([]byte, error) {
@@ -59,17 +61,26 @@ func compose(item []byte, list []member, fill Filling) ([]byte, error) {
 			put("messageId", m, fill.MessageID())
 		}
 	}
-	if fill.Context != nil {
-		context, at, err := mergeContext(item, list, fill.Context)
+	for _, x := range [...]struct {
+		name  string
+		batch []byte
+	}{{"integrations", fill.Integrations}, {"context", fill.Context}} {
+		if x.batch == nil {
+			continue
+		}
+		merged, at, err := mergeObject(item, list, x.name, x.batch)
 		if err != nil {
+			if x.name == "integrations" {
+				continue // they stay as they came: nobody reads them
+			}
 			return nil, err
 		}
 		switch {
-		case context == nil:
+		case merged == nil:
 		case at == nil:
-			front = append(append(append(front, `"context":`...), context...), ',')
+			front = append(append(append(AppendJSONString(front, x.name), ':'), merged...), ',')
 		default:
-			edits = append(edits, edit{at.from, at.to, context})
+			edits = append(edits, edit{at.from, at.to, merged})
 		}
 	}
 	if front == nil && edits == nil {
@@ -78,8 +89,8 @@ func compose(item []byte, list []member, fill Filling) ([]byte, error) {
 	return apply(item, front, len(list) == 0, edits), nil
 }
 
-// mergeContext returns the new context of the item and which member it replaces; nil: nothing to do.
-func mergeContext(item []byte, list []member, batch []byte) ([]byte, *member, error) {
+// mergeObject returns the new object of that name of the item and which member it replaces; nil: nothing to do.
+func mergeObject(item []byte, list []member, name string, batch []byte) ([]byte, *member, error) {
 	outer, _, err := scanObject(batch, nil)
 	if err != nil {
 		return nil, nil, asError(err)
@@ -87,11 +98,11 @@ func mergeContext(item []byte, list []member, batch []byte) ([]byte, *member, er
 	if len(outer) == 0 {
 		return nil, nil, nil
 	}
-	at := findMember(item, list, "context")
+	at := findMember(item, list, name)
 	if at == nil {
 		return batch, nil, nil
 	}
-	own, err := object("context", item[at.from:at.to])
+	own, err := object(name, item[at.from:at.to])
 	if err != nil {
 		return nil, nil, err
 	}

@@ -35,6 +35,9 @@ func TestCompose(t *testing.T) {
 		"nothing to merge":     {`{"context":{"a":2},"type":"page"}`, Filling{Context: []byte(`{"a":1}`)}, `{"context":{"a":2},"type":"page"}`},
 		"all at once":          {`{"context":{"a":2},"type":"PAGE","messageId":null,"z":1}`, Filling{MessageID: is(`m"1`), Context: []byte(`{"b":1}`)}, `{"context":{"a":2,"b":1},"type":"page","messageId":"m\"1","z":1}`},
 		"batch context empty":  {`{"type":"page"}`, Filling{Context: []byte(`{}`)}, `{"type":"page"}`},
+		"integrations":         {`{"type":"page"}`, Filling{Integrations: []byte(`{"All":true}`), Context: []byte(`{"a":1}`)}, `{"integrations":{"All":true},"context":{"a":1},"type":"page"}`},
+		"own integrations win": {`{"type":"page","integrations":{"Mail":false}}`, Filling{Integrations: []byte(`{"All":true,"Mail":true}`)}, `{"type":"page","integrations":{"Mail":false,"All":true}}`},
+		"odd integrations":     {`{"type":"page","integrations":true}`, Filling{Integrations: []byte(`{"All":true}`)}, `{"type":"page","integrations":true}`},
 		"line separators kept": {"{\"type\":\"page\",\"x\":\"a\u2028b\"}", Filling{MessageID: is("m")}, "{\"messageId\":\"m\",\"type\":\"page\",\"x\":\"a\u2028b\"}"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -54,7 +57,7 @@ func TestCompose(t *testing.T) {
 }
 
 func TestSplit(t *testing.T) {
-	r, err := Split([]byte("\uFEFF" + `{"writeKey":"k","sentAt":"2026-11-22T07:00:00.5Z","context":{"library":{"name":"x"}},"timestamp":"1999-01-01","batch":[{"a":1.0} , 3,"x",{"b":[]}]}`))
+	r, err := Split([]byte("\uFEFF"+`{"writeKey":"k","sentAt":"2026-11-22T07:00:00.5Z","context":{"library":{"name":"x"}},"timestamp":"1999-01-01","batch":[{"a":1.0} , 3,"x",{"b":[]}]}`), 4)
 	require.NoError(t, err)
 	require.True(t, r.Batch)
 	require.Equal(t, "k", r.WriteKey)
@@ -66,7 +69,7 @@ func TestSplit(t *testing.T) {
 	}
 	require.Equal(t, []string{`{"a":1.0}`, `3`, `"x"`, `{"b":[]}`}, items)
 
-	r, err = Split([]byte(`{"userId":"u","context":{"a":1}}`))
+	r, err = Split([]byte(`{"userId":"u","context":{"a":1}}`), 100)
 	require.NoError(t, err)
 	require.False(t, r.Batch)
 	require.Nil(t, r.Context)
@@ -74,10 +77,10 @@ func TestSplit(t *testing.T) {
 
 	for body, want := range map[string]string{`{"batch":[`: InvalidJSON, ``: InvalidJSON, `[]`: InvalidType, `{"batch":[],"context":"x"}`: InvalidType,
 		`{"batch":[],"context":{"a":"` + strings.Repeat("x", MaxBatchContextBytes) + `"}}`: TooLarge} {
-		_, err := Split([]byte(body))
+		_, err := Split([]byte(body), 100)
 		require.Equal(t, want, Reason(err, ""), body)
 	}
-	r, err = Split([]byte(`{"batch":[]}`))
+	r, err = Split([]byte(`{"batch":[]}`), 100)
 	require.NoError(t, err)
 	require.True(t, r.Batch)
 	require.Empty(t, r.Items)

@@ -119,18 +119,18 @@ func (f *fields) member(name string) *[]byte {
 // an event name. The error is an *Error: the record is poison and will stay so.
 func Decode(body []byte, m Meta) (*Event, error) {
 	var room [24]member
-	list, deepest, err := scanObject(body, room[:0])
+	list, shape, err := scanObject(body, room[:0])
 	if err != nil {
 		return nil, asError(err)
 	}
-	return fromScan(body, list, deepest, m)
+	return fromScan(body, list, shape, m)
 }
 
 // Complete is Compose and then Decode in one pass where nothing is missing, for the collector: the event's Body
 // is what Compose returns.
 func Complete(item []byte, fill Filling, m Meta) (*Event, error) {
 	var room [24]member
-	list, deepest, err := scanObject(item, room[:0])
+	list, shape, err := scanObject(item, room[:0])
 	if err != nil {
 		return nil, asError(err)
 	}
@@ -141,22 +141,22 @@ func Complete(item []byte, fill Filling, m Meta) (*Event, error) {
 	if len(body) != len(item) || &body[0] != &item[0] { // it was changed
 		return Decode(body, m)
 	}
-	return fromScan(body, list, deepest, m)
+	return fromScan(body, list, shape, m)
 }
 
-func fromScan(body []byte, list []member, deepest int, m Meta) (*Event, error) {
+func fromScan(body []byte, list []member, found shape, m Meta) (*Event, error) {
 	e := &Event{Meta: m, Body: body}
-	if err := e.read(list, deepest, nil); err != nil {
+	if err := e.read(list, found, nil); err != nil {
 		return nil, err
 	}
 	return e, nil
 }
 
 // read fills e from the members of its body; r, if any, knows those of its context.
-func (e *Event) read(list []member, deepest int, r *Reader) error {
+func (e *Event) read(list []member, found shape, r *Reader) error {
 	body := e.Body
-	if deepest > MaxDepth {
-		return &Error{Reason: TooDeep, Detail: fmt.Sprintf("nested %d deep, at most %d", deepest, MaxDepth)}
+	if err := found.check(); err != nil {
+		return err
 	}
 	if !utf8.Valid(body) {
 		return &Error{Reason: InvalidUTF8, Detail: "the event is not UTF-8 text"}

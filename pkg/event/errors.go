@@ -11,7 +11,9 @@ const (
 	InvalidUTF8       = "invalid_utf8"
 	TooDeep           = "too_deep"
 	TooLarge          = "too_large"
-	InvalidType       = "invalid_type" // a field has a JSON type that cannot be read
+	TooManyKeys       = "too_many_keys"
+	TooManyEvents     = "too_many_events" // of a batch
+	InvalidType       = "invalid_type"    // a field has a JSON type that cannot be read
 	IDTooLong         = "id_too_long"
 	TooManyIDs        = "too_many_ids"
 	MissingType       = "missing_type"
@@ -46,7 +48,10 @@ func Reason(err error, fallback string) string {
 	return fallback
 }
 
-var errNotObject = &Error{Reason: InvalidType, Detail: "the event is not a JSON object"}
+var (
+	errNotObject = &Error{Reason: InvalidType, Detail: "the event is not a JSON object"}
+	tooManyKeys  = &Error{Reason: TooManyKeys, Detail: fmt.Sprintf("its objects have more than %d members together", MaxKeys)}
+)
 
 // asError gives scan errors their reason code.
 func asError(err error) error {

@@ -307,12 +307,12 @@ func parseStep(s string) (step, string, error) {
 // Event makes the event of one record; in is for the expressions. The error is an *Error. Whether the event is valid is
 // for Decode and Validate to say.
 func (m *Mapping) Event(record []byte, in any) ([]byte, error) {
-	_, deepest, err := scanObject(record, nil)
+	_, found, err := scanObject(record, nil)
 	if err != nil {
 		return nil, asError(err)
 	}
-	if deepest > MaxDepth {
-		return nil, &Error{Reason: TooDeep, Detail: fmt.Sprintf("nested %d deep, at most %d", deepest, MaxDepth)}
+	if err := found.check(); err != nil {
+		return nil, err
 	}
 	if !utf8.Valid(record) {
 		return nil, &Error{Reason: InvalidUTF8, Detail: "the record is not UTF-8 text"}

@@ -1,12 +1,9 @@
 package event
 
-import (
-	"fmt"
-	"unicode/utf8"
-)
+import "unicode/utf8"
 
 // CheckJSON says whether text is one JSON value that may be read by Object, Elements and RawText: valid, UTF-8,
-// and nested no deeper than MaxDepth. The error is an *Error.
+// and of a shape that one event may have. The error is an *Error.
 func CheckJSON(text []byte) error {
 	s := scanner{b: text}
 	i := skipSpace(text, 0)
@@ -20,8 +17,8 @@ func CheckJSON(text []byte) error {
 	if end = skipSpace(text, end); end != len(text) {
 		return asError(bad(end, "something stands behind the JSON text"))
 	}
-	if s.deepest > MaxDepth {
-		return &Error{Reason: TooDeep, Detail: fmt.Sprintf("nested %d deep, at most %d", s.deepest, MaxDepth)}
+	if err := s.shape().check(); err != nil {
+		return err
 	}
 	if !utf8.Valid(text) {
 		return &Error{Reason: InvalidUTF8, Detail: "the record is not UTF-8 text"}

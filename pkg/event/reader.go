@@ -20,15 +20,15 @@ func (r *Reader) Decode(body []byte, m Meta) (*Event, error) {
 	if r.scan.below == nil {
 		r.scan.below = r.below
 	}
-	r.scan.b, r.scan.depth, r.scan.deepest = body, 0, 0
+	r.scan.b, r.scan.depth, r.scan.deepest, r.scan.keys = body, 0, 0, 0
 	r.properties.b, r.context.b = nil, nil
-	list, deepest, err := r.scan.whole(r.list[:0])
+	list, found, err := r.scan.whole(r.list[:0])
 	if err != nil {
 		return nil, asError(err)
 	}
 	r.list = list
 	r.event = Event{Meta: m, Body: body, alias: true}
-	if err := r.event.read(list, deepest, r); err != nil {
+	if err := r.event.read(list, found, r); err != nil {
 		return nil, err
 	}
 	return &r.event, nil

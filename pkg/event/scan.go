@@ -14,6 +14,10 @@ import (
 // us give up between 300 (fastjson) and 1,000 (ClickHouse).
 const MaxDepth = 100
 
+// MaxKeys is how many members the objects of one event may have together. Real events stay below 300; each member costs
+// every stage behind us, and ClickHouse, more than its bytes.
+const MaxKeys = 10_000
+
 // maxScanDepth bounds the recursion of the scanner itself: a body nested deeper is refused as a whole,
 // because finding where its items end is no longer worth the stack.
 const maxScanDepth = 1000
@@ -25,7 +29,10 @@ type scanner struct {
 	b       []byte
 	depth   int  // of the value being scanned
 	deepest int  // deepest nesting seen
+	keys    int  // members of all objects seen
 	escapes bool // the string scanned last has escapes
+	// maxItems bounds the elements that array lists; 0: no bound.
+	maxItems int
 	// below, if any, names the list that the members of a member of the outermost object go to, so that they
 	// need no scan of their own; nil: none.
 	below func(key []byte, from int) *[]member
@@ -127,7 +134,11 @@ func (s *scanner) object(i int, list *[]member) (int, error) {
 			return i, err
 		}
 		m.to = i
+		s.keys++
 		if list != nil {
+			if len(*list) == MaxKeys { // to be refused anyway: no memory for what a hostile sender makes up
+				return i, tooManyKeys
+			}
 			*list = append(*list, m)
 		}
 		if i = skipSpace(b, i); i >= len(b) {
@@ -178,6 +189,9 @@ func (s *scanner) array(i int, list *[]span) (int, error) {
 			return i, err
 		}
 		if list != nil {
+			if s.maxItems > 0 && len(*list) == s.maxItems {
+				return i, &Error{Reason: TooManyEvents, Path: "batch", Detail: fmt.Sprintf("has more than %d events", s.maxItems)}
+			}
 			*list = append(*list, span{from, i})
 		}
 		if i = skipSpace(b, i); i >= len(b) {
@@ -309,17 +323,34 @@ func (s *scanner) number(i int) (int, error) {
 	return i, nil
 }
 
+// shape is what a scan found about a text.
+type shape struct {
+	deepest int // nesting
+	keys    int // members of all objects
+}
+
+// check says whether one event may have this shape.
+func (s shape) check() error {
+	switch {
+	case s.deepest > MaxDepth:
+		return &Error{Reason: TooDeep, Detail: fmt.Sprintf("nested %d deep, at most %d", s.deepest, MaxDepth)}
+	case s.keys > MaxKeys:
+		return tooManyKeys
+	}
+	return nil
+}
+
 // scanObject reads b as one object with nothing but white space around it.
-func scanObject(b []byte, list []member) (_ []member, deepest int, err error) {
+func scanObject(b []byte, list []member) (_ []member, _ shape, err error) {
 	s := scanner{b: b}
 	return s.whole(list)
 }
 
-func (s *scanner) whole(list []member) (_ []member, deepest int, err error) {
+func (s *scanner) whole(list []member) (_ []member, _ shape, err error) {
 	b := s.b
 	i := skipSpace(b, 0)
 	if i >= len(b) {
-		return nil, 0, bad(i, "the text is empty")
+		return nil, shape{}, bad(i, "the text is empty")
 	}
 	var end int
 	if b[i] == '{' {
@@ -328,16 +359,18 @@ func (s *scanner) whole(list []member) (_ []member, deepest int, err error) {
 		end, err = s.value(i)
 	}
 	if err != nil {
-		return nil, s.deepest, err
+		return nil, s.shape(), err
 	}
 	if end = skipSpace(b, end); end != len(b) {
-		return nil, s.deepest, bad(end, "something stands behind the JSON text")
+		return nil, s.shape(), bad(end, "something stands behind the JSON text")
 	}
 	if b[i] != '{' {
-		return nil, s.deepest, errNotObject
+		return nil, s.shape(), errNotObject
 	}
-	return list, s.deepest, nil
+	return list, s.shape(), nil
 }
+
+func (s *scanner) shape() shape { return shape{s.deepest, s.keys} }
 
 // find returns the raw value of the first member called name, nil if there is none.
 func find(b []byte, list []member, name string) []byte {
