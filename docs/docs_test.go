@@ -279,7 +279,7 @@ func TestEveryReasonIsExplained(t *testing.T) {
 	explained("docs/journeys.md", constants(t, "pkg/journey/receipt.go", `Reason\w+`))
 	explained("docs/http.md", constants(t, "pkg/event/errors.go", `\w+`))
 	explained("docs/http.md", constants(t, "services/collector/intake.go", `reason\w+`))
-	explained("docs/http.md", constants(t, "services/collector/door.go", `code\w+`))
+	explained("docs/http.md", constants(t, "services/collector/answer.go", `code\w+`))
 	explained("docs/http.md", constants(t, "services/identity-stitcher/plan.go", `[rR]eason\w+`))
 	explained("docs/http.md", constants(t, "services/journey-writer/rows.go", `reason\w+`))
 }

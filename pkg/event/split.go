@@ -23,7 +23,7 @@ type Request struct {
 // Split reads a request body: a batch, or a single event. It finds the items without judging them (each is for
 // Compose and Decode), but the body as a whole must be JSON. Batch-level timestamp, messageId and
 // sequence are those of the sending, not of any event, and stay behind (field facts 5.9). A batch of more than maxItems
-// is refused before memory for its items is taken. The error is an *Error; WriteKey is set beside it if it could be
+// is refused before memory for its items is taken; with 0 the body is one event, whatever is in it. The error is an *Error; WriteKey is set beside it if it could be
 // read.
 func Split(body []byte, maxItems int) (Request, error) {
 	body = bytes.TrimPrefix(body, []byte("\uFEFF")) // some senders on Windows write a byte order mark
@@ -35,7 +35,7 @@ func Split(body []byte, maxItems int) (Request, error) {
 	r := Request{WriteKey: stringOrNumber(find(body, list, "writeKey"))}
 	r.SentAt, _ = ParseTime(textOf(find(body, list, "sentAt")))
 	batch := find(body, list, "batch")
-	if len(batch) == 0 || batch[0] != '[' {
+	if len(batch) == 0 || batch[0] != '[' || maxItems == 0 {
 		r.Items = [][]byte{body}
 		return r, nil
 	}

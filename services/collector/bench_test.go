@@ -99,12 +99,12 @@ func BenchmarkIntake(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				req, err := event.Split(body)
+				req, err := event.Split(body, 2500)
 				if err != nil {
 					b.Fatal(err)
 				}
 				req.Context = ctx
-				if _, err := f.records(req, endpoints["batch"], item{meta: (&source{name: "web"}).meta(now), source: &source{name: "web"}}, "/v1/batch", &lease{b: &budget{max: 1 << 40}}); err != nil {
+				if _, err := f.records(&call{ep: endpoints["batch"], path: "/v1/batch", source: f.keys.find("wk_demo"), received: now}, req, &lease{b: &budget{max: 1 << 40}}); err != nil {
 					b.Fatal(err)
 				}
 			}

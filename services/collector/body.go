@@ -61,16 +61,15 @@ const (
 
 // reader reads request bodies. Safe for concurrent use.
 type reader struct {
-	max     int // bytes of a body, as sent and decompressed
 	buffers sync.Pool
 	gzips   sync.Pool
 }
 
 // read returns the body, decompressed if its first bytes are gzip's, whatever the headers say. length is
-// the declared one, -1 if unknown. Errors: errBodyTooLarge and errGzip (with what was read up to there),
+// the declared one, -1 if unknown; most bounds the bytes as sent and decompressed. Errors: errBodyTooLarge and errGzip (with what was read up to there),
 // errNoRoom, errIncomplete.
-func (r *reader) read(body io.Reader, length int64, room *lease) ([]byte, error) {
-	limited := &io.LimitedReader{R: body, N: int64(r.max) + 1}
+func (r *reader) read(body io.Reader, length int64, most int, room *lease) ([]byte, error) {
+	limited := &io.LimitedReader{R: body, N: int64(most) + 1}
 	buf, _ := r.buffers.Get().(*bufio.Reader)
 	if buf == nil {
 		buf = bufio.NewReaderSize(nil, firstBuffer)
@@ -85,16 +84,16 @@ func (r *reader) read(body io.Reader, length int64, room *lease) ([]byte, error)
 		return nil, errors.Join(errIncomplete, err)
 	}
 	if len(magic) < 2 || magic[0] != 0x1f || magic[1] != 0x8b {
-		out, err := r.all(buf, length, room)
+		out, err := all(buf, length, most, room)
 		if err != nil && !errors.Is(err, errBodyTooLarge) && !errors.Is(err, errNoRoom) {
 			err = errors.Join(errIncomplete, err)
 		}
 		return out, err
 	}
-	return r.inflate(buf, limited, room)
+	return r.inflate(buf, limited, most, room)
 }
 
-func (r *reader) inflate(buf *bufio.Reader, limited *io.LimitedReader, room *lease) ([]byte, error) {
+func (r *reader) inflate(buf *bufio.Reader, limited *io.LimitedReader, most int, room *lease) ([]byte, error) {
 	source := &tracked{r: buf}
 	z, _ := r.gzips.Get().(*gzip.Reader)
 	var err error
@@ -105,7 +104,7 @@ func (r *reader) inflate(buf *bufio.Reader, limited *io.LimitedReader, room *lea
 	}
 	var out []byte
 	if err == nil {
-		out, err = r.all(z, -1, room)
+		out, err = all(z, -1, most, room)
 	}
 	if z != nil {
 		r.gzips.Put(z)
@@ -144,11 +143,11 @@ func (t *tracked) ReadByte() (byte, error) {
 	return c, err
 }
 
-// all reads to the end, at most r.max bytes.
-func (r *reader) all(source io.Reader, length int64, room *lease) ([]byte, error) {
-	size, whole := firstBuffer, r.max+1 // one more than allowed, to see that there is more
+// all reads to the end, at most that many bytes.
+func all(source io.Reader, length int64, most int, room *lease) ([]byte, error) {
+	size, whole := firstBuffer, most+1 // one more than allowed, to see that there is more
 	if length >= 0 {
-		whole = int(min(length, int64(r.max))) + 1 // one more, to see the end without growing
+		whole = int(min(length, int64(most))) + 1 // one more, to see the end without growing
 		size = min(whole, maxFirstBuffer)
 	}
 	if !room.grow(size) {
@@ -158,8 +157,8 @@ func (r *reader) all(source io.Reader, length int64, room *lease) ([]byte, error
 	for {
 		n, err := source.Read(out[len(out):cap(out)])
 		out = out[:len(out)+n]
-		if len(out) > r.max {
-			return out[:r.max], errBodyTooLarge
+		if len(out) > most {
+			return out[:most], errBodyTooLarge
 		}
 		if errors.Is(err, io.EOF) {
 			return out, nil
@@ -168,7 +167,7 @@ func (r *reader) all(source io.Reader, length int64, room *lease) ([]byte, error
 			return out, err
 		}
 		if len(out) == cap(out) {
-			size := min(2*cap(out), r.max+1)
+			size := min(2*cap(out), most+1)
 			if cap(out) < whole {
 				size = min(size, whole)
 			}

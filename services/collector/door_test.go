@@ -250,8 +250,8 @@ func TestBatchContextIsMergedAndNothingElse(t *testing.T) {
 	require.Equal(t, 200, w.Code, w.Body)
 	recs := f.collected.take()
 	require.Len(t, recs, 2)
-	require.Equal(t, `{"context":{"library":{"name":"x","version":"1.10"},"locale":"pl"},"type":"page","userId":"u","messageId":"1"}`, string(recs[0].Value))
-	require.Equal(t, `{"type":"track","event":"E","anonymousId":"a","messageId":"2","context":{"locale":"de","n":900719925474099312345,"library":{"name":"x","version":"1.10"}}}`, string(recs[1].Value))
+	require.Equal(t, `{"integrations":{"All":true},"context":{"library":{"name":"x","version":"1.10"},"locale":"pl"},"type":"page","userId":"u","messageId":"1"}`, string(recs[0].Value))
+	require.Equal(t, `{"integrations":{"All":true},"type":"track","event":"E","anonymousId":"a","messageId":"2","context":{"locale":"de","n":900719925474099312345,"library":{"name":"x","version":"1.10"}}}`, string(recs[1].Value))
 }
 
 func TestInvalidEventsAreKeptWithTheReason(t *testing.T) {
@@ -301,7 +301,7 @@ func TestRequestsThatCannotBeRead(t *testing.T) {
 		"empty":            {"", event.InvalidJSON, 0},
 		"not an object":    {"[]", event.InvalidType, 2},
 		"too large":        {`{"x":"` + strings.Repeat("y", 100_000) + `"}`, event.TooLarge, maxKeptBytes},
-		"too many":         {`{"batch":[{},{},{},{}]}`, reasonTooManyEvents, 23},
+		"too many":         {`{"batch":[{},{},{},{}]}`, event.TooManyEvents, 23},
 		"empty batch":      {`{"batch":[]}`, codeEmptyBatch, -1},
 		"damaged gzip":     {"\x1f\x8b\x08rest", reasonInvalidGzip, 0},
 		"faulty context":   {`{"batch":[{}],"context":"x"}`, event.InvalidType, 28},
@@ -410,19 +410,19 @@ func TestAnAnnouncedLengthReservesLittle(t *testing.T) {
 		return 0, io.ErrUnexpectedEOF
 	})
 	body := io.MultiReader(strings.NewReader(`{"x":1`), read)
-	_, err := f.reader.read(body, 4<<20, &lease{b: f.budget})
+	_, err := f.reader.read(body, 4<<20, f.cfg.MaxRequestBytes, &lease{b: f.budget})
 	require.ErrorIs(t, err, errIncomplete)
 	require.LessOrEqual(t, held, int64(maxFirstBuffer))
 	for _, n := range []int{0, 1, 2, 4095, 4096, 65535, 65536, 65537, 200_000, f.cfg.MaxRequestBytes - 1, f.cfg.MaxRequestBytes} {
 		for _, length := range []int64{int64(n), -1} {
 			room := &lease{b: &budget{max: 1 << 30}}
-			got, err := f.reader.read(strings.NewReader(strings.Repeat(" ", n)), length, room)
+			got, err := f.reader.read(strings.NewReader(strings.Repeat(" ", n)), length, f.cfg.MaxRequestBytes, room)
 			require.NoError(t, err)
 			require.Len(t, got, n)
 			require.Equal(t, int64(cap(got)), room.held)
 		}
 	}
-	_, err = f.reader.read(strings.NewReader(strings.Repeat(" ", f.cfg.MaxRequestBytes+1)), -1, &lease{b: &budget{max: 1 << 30}})
+	_, err = f.reader.read(strings.NewReader(strings.Repeat(" ", f.cfg.MaxRequestBytes+1)), -1, f.cfg.MaxRequestBytes, &lease{b: &budget{max: 1 << 30}})
 	require.ErrorIs(t, err, errBodyTooLarge)
 }
 

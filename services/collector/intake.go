@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -19,7 +20,6 @@ const (
 	reasonInvalidHeader = "invalid_header" // a record of an inlet with a weft- header that cannot be read
 	reasonPanic         = "record_panic"   // a record of an inlet on which the collector's code panics: a defect
 	reasonInvalidGzip   = "invalid_gzip"
-	reasonTooManyEvents = "too_many_events"
 	reasonRefused       = "refused_by_kafka" // too large for the broker's own limit
 )
 
@@ -65,6 +65,7 @@ type record struct {
 	stream.Record
 	meta   event.Meta
 	reason string // "" for events.collected, else for events.rejected
+	why    string // the reason in words
 	left   string // why it is for neither: one of those above; "" for what is kept
 }
 
@@ -79,8 +80,9 @@ func (in *intake) take(it item, fill event.Filling, origin, place string) record
 		}
 		return in.reject(came, meta, nil, why, origin, place)
 	}
-	if len(came) > in.cfg.MaxEventBytes {
-		return reject(in.tooLarge(came))
+	limit := cmp.Or(it.source.maxEvent, in.cfg.MaxEventBytes)
+	if len(came) > limit {
+		return reject(tooLarge(came, limit))
 	}
 	e, err := complete(&it, fill)
 	if errors.Is(err, errSuppressed) {
@@ -96,8 +98,8 @@ func (in *intake) take(it item, fill event.Filling, origin, place string) record
 		}
 		return reject(err)
 	}
-	if len(e.Body) > in.cfg.MaxEventBytes {
-		return reject(in.tooLarge(e.Body))
+	if len(e.Body) > limit {
+		return reject(tooLarge(e.Body, limit))
 	}
 	if err := e.Validate(); err != nil {
 		return in.reject(came, e.Meta, e.Key(), err, origin, place)
@@ -133,14 +135,15 @@ func complete(it *item, fill event.Filling) (*event.Event, error) {
 	return event.Decode(it.body, it.meta)
 }
 
-func (in *intake) tooLarge(item []byte) error {
-	return &event.Error{Reason: event.TooLarge, Detail: fmt.Sprintf("the event has %d bytes, at most %d", len(item), in.cfg.MaxEventBytes)}
+func tooLarge(item []byte, limit int) error {
+	return &event.Error{Reason: event.TooLarge, Detail: fmt.Sprintf("the event has %d bytes, at most %d", len(item), limit)}
 }
 
 // reject makes a record of events.rejected: the bytes as they came (at most max_event_bytes of them), and why.
 func (in *intake) reject(item []byte, meta event.Meta, key []byte, why error, origin, place string) record {
 	reason := event.Reason(why, event.InvalidJSON)
 	text := why.Error()
+	words := text
 	if place != "" {
 		text = place + ": " + text
 	}
@@ -151,7 +154,7 @@ func (in *intake) reject(item []byte, meta event.Meta, key []byte, why error, or
 		topic.Header{Key: topic.HeaderOrigin, Value: []byte(origin)},
 	)
 	item = item[:min(len(item), in.cfg.MaxEventBytes)]
-	return record{Record: stream.Record{Key: key, Value: item, Headers: headers}, meta: meta, reason: reason}
+	return record{Record: stream.Record{Key: key, Value: item, Headers: headers}, meta: meta, reason: reason, why: words}
 }
 
 // acknowledged counts a record that Kafka has, or that is not to be kept.

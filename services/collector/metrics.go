@@ -12,6 +12,7 @@ import (
 type metrics struct {
 	requests    *prometheus.CounterVec
 	seconds     *prometheus.HistogramVec
+	refused     *prometheus.CounterVec
 	events      *prometheus.CounterVec
 	rejected    *prometheus.CounterVec
 	transformed *prometheus.CounterVec
@@ -30,6 +31,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "HTTP requests by endpoint and status code."}, []string{"endpoint", "code"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "weft_collector_request_seconds",
 			Help: "Time to answer, from the first byte of the header.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}, []string{"endpoint"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_refused_requests_total",
+			Help: "Requests that a source may not make, whatever is in them, by source and code: disabled, not from this origin, too fast."}, []string{"source", "code"}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_events_total",
 			Help: "Events answered for, by source and whether they are on events.collected (stored), on events.rejected (rejected), must not be kept (suppressed), were dropped by a transformation (dropped), are no event by the rules of their inlet (skipped), or cannot be one and are not to be kept (discarded)."}, []string{"source", "result"}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_rejected_total",
@@ -52,7 +55,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "Records of inlets with dead_letter: drop that cannot be events, by source and reason."}, []string{"source", "reason"}),
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.events, m.rejected, m.transformed, m.violations, m.listed, m.inFlight, m.lag, m.down, m.held, m.discarded} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.refused, m.events, m.rejected, m.transformed, m.violations, m.listed, m.inFlight, m.lag, m.down, m.held, m.discarded} {
 		errs = append(errs, reg.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -13,8 +13,12 @@ func (d *door) settings(r *http.Request, key string) answer {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return notAllowed(http.MethodGet)
 	}
-	if d.keys.find(key) == nil {
+	src := d.keys.find(key)
+	if src == nil {
 		return unknownKey()
+	}
+	if src.disabled {
+		return refuse(http.StatusNotFound, codeDisabled, "this source is disabled")
 	}
 	protocol := "http"
 	if r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {

@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"time"
@@ -13,12 +14,21 @@ import (
 type source struct {
 	name, brand, kind   string
 	trusted, historical bool
+	disabled, strict    bool
+	origins             []string // empty: any
+	bucket              *bucket  // nil: as much as it likes
+	maxRequest          int
+	maxEvent            int
 	steps               []step
 }
 
 // newSource compiles one; its error names the field.
 func newSource(in *intake, s config.Source) (*source, error) {
-	src := &source{name: s.Name, brand: s.Brand, kind: s.KindOrDefault(), trusted: s.Trusted, historical: s.Historical}
+	src := &source{
+		name: s.Name, brand: s.Brand, kind: s.KindOrDefault(), trusted: s.Trusted, historical: s.Historical,
+		disabled: s.Disabled, strict: s.Mode == config.ModeStrict, origins: s.Origins, bucket: newBucket(s.Rate),
+		maxRequest: cmp.Or(s.MaxRequestBytes, in.cfg.MaxRequestBytes), maxEvent: cmp.Or(s.MaxEventBytes, in.cfg.MaxEventBytes),
+	}
 	if src.brand == "" {
 		src.brand = in.cfg.Brand
 	}

@@ -1,0 +1,269 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/weft-cdp/weft/pkg/event"
+	"github.com/weft-cdp/weft/pkg/stream"
+)
+
+// call is one request of events on its way: what is known of it so far.
+type call struct {
+	ctx      context.Context
+	ep       endpoint
+	path     string
+	origin   string // of the page that a browser sent it from; empty: it did not say
+	client   client
+	received time.Time
+	source   *source // nil: not known yet
+	final    bool    // a key was given in a place where no other can count
+}
+
+func (d *door) begin(r *http.Request, ep endpoint, path string) call {
+	c := call{ctx: r.Context(), ep: ep, path: path, origin: r.Header.Get("Origin"), client: clientOf(r), received: d.received()}
+	key, final := headerKey(r.Header.Get("Authorization"))
+	c.source, c.final = d.keys.find(key), final
+	if ep.keyInURL && c.source == nil && !final {
+		c.source = d.keys.find(r.URL.Query().Get(keyParameter))
+	}
+	return c
+}
+
+func (d *door) received() time.Time { return d.intake.now().UTC().Truncate(time.Millisecond) }
+
+func clientOf(r *http.Request) client {
+	c := client{forwardedFor: r.Header.Values("X-Forwarded-For"), userAgent: r.UserAgent()}
+	if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		c.ip = at.Addr().Unmap()
+	}
+	return c
+}
+
+// call takes one request of events.
+func (d *door) call(r *http.Request, ep endpoint, path string) answer {
+	c := d.begin(r, ep, path)
+	limit := d.cfg.MaxRequestBytes
+	switch {
+	case c.source != nil:
+		if a, refused := d.refusal(&c); refused { // before any work is done for it
+			return a
+		}
+		limit = c.source.maxRequest
+	case c.final:
+		return unknownKey()
+	}
+	room := &lease{b: d.budget}
+	defer room.release()
+	body, err := d.reader.read(r.Body, r.ContentLength, limit, room)
+	c.received = d.received()
+	if err != nil {
+		return d.unreadable(&c, err, body, limit)
+	}
+	return d.taken(&c, body, room)
+}
+
+// refusal says why the call's source may not send now, whatever it sends.
+func (d *door) refusal(c *call) (a answer, refused bool) {
+	s := c.source
+	switch wait := s.bucket.take(0, c.received); {
+	case s.disabled:
+		a = refuse(http.StatusNotFound, codeDisabled, "this source is disabled")
+	case !s.allows(c.origin):
+		a = refuse(http.StatusForbidden, codeOrigin, "this source's key may not be used on pages of this origin")
+	case wait > 0:
+		a = tooFast(wait, s.bucket.perSecond)
+	default:
+		return answer{}, false
+	}
+	d.metrics.refused.WithLabelValues(s.name, a.code).Inc()
+	return a, true
+}
+
+// allows says whether pages of that origin may send; "" is no page.
+func (s *source) allows(origin string) bool {
+	if origin == "" || len(s.origins) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(s.origins, func(allowed string) bool {
+		scheme, host, isWild := strings.Cut(allowed, "*")
+		if !isWild {
+			return strings.EqualFold(origin, allowed)
+		}
+		return len(origin) > len(scheme)+len(host) && strings.EqualFold(origin[:len(scheme)], scheme) && strings.EqualFold(origin[len(origin)-len(host):], host)
+	})
+}
+
+// taken takes the body of a call, once it is read.
+func (d *door) taken(c *call, body []byte, room *lease) answer {
+	maxItems := d.cfg.MaxBatchEvents
+	if c.ep.typ != "" {
+		maxItems = 0 // a single call, also if it happens to have a member called batch
+	}
+	req, err := event.Split(body, maxItems)
+	if c.source == nil {
+		if c.source = d.keys.find(req.WriteKey); c.source == nil {
+			if err != nil && req.WriteKey == "" {
+				return refuse(http.StatusBadRequest, event.Reason(err, event.InvalidJSON), err.Error())
+			}
+			return unknownKey()
+		}
+		if a, refused := d.refusal(c); refused {
+			return a
+		}
+	}
+	switch limit := c.source.maxRequest; {
+	case len(body) > limit:
+		return d.keep(c, tooLargeRequest(limit), body)
+	case err != nil:
+		return d.keep(c, err, body)
+	case len(req.Items) == 0:
+		return refuse(http.StatusBadRequest, codeEmptyBatch, "the batch has no events")
+	}
+	if wait := c.source.bucket.take(len(req.Items), c.received); wait > 0 {
+		d.metrics.refused.WithLabelValues(c.source.name, codeRateLimited).Inc()
+		return tooFast(wait, c.source.bucket.perSecond)
+	}
+	recs, err := d.records(c, req, room)
+	switch {
+	case errors.Is(err, errNoRoom):
+		return later(codeOverloaded, "too many bytes are in flight; come again")
+	case err != nil:
+		return d.keep(c, err, body)
+	}
+	if err := d.send(c.ctx, recs); err != nil {
+		d.log.Debug("request not acknowledged by kafka", zap.String("endpoint", c.ep.name), zap.Error(err))
+		return later(codeUnavailable, "the events could not be stored; come again")
+	}
+	return c.source.stored(recs, req.Batch)
+}
+
+// records makes a record of each item, valid or not, in order.
+func (d *door) records(c *call, req event.Request, room *lease) ([]record, error) {
+	it := item{meta: c.source.meta(c.received), source: c.source, client: c.client}
+	it.meta.SentAt = req.SentAt
+	fill := event.Filling{Type: c.ep.typ, MessageID: newMessageID, Context: req.Context, Integrations: req.Integrations}
+	recs := make([]record, len(req.Items))
+	grown := 0
+	for i, body := range req.Items {
+		place := ""
+		if req.Batch {
+			place = "batch[" + strconv.Itoa(i) + "]"
+		}
+		it.body = body
+		recs[i] = d.intake.take(it, fill, c.path, place)
+		n := len(recs[i].Value)
+		if grown += n; grown > maxGrowth*d.cfg.MaxRequestBytes {
+			return nil, &event.Error{Reason: event.TooLarge, Path: "context", Detail: "with the batch-level context in every event the batch becomes too large; send smaller batches"}
+		}
+		if (req.Context != nil || req.Integrations != nil) && !room.grow(n) {
+			return nil, errNoRoom
+		}
+	}
+	return recs, nil
+}
+
+func tooLargeRequest(limit int) error {
+	return &event.Error{Reason: event.TooLarge, Detail: fmt.Sprintf("a request may have %d bytes, after decompression too", limit)}
+}
+
+// unreadable answers a request whose body could not be read.
+func (d *door) unreadable(c *call, err error, body []byte, limit int) answer {
+	switch {
+	case errors.Is(err, errNoRoom):
+		return later(codeOverloaded, "too many bytes are in flight; come again")
+	case errors.Is(err, errBodyTooLarge):
+		err = tooLargeRequest(limit)
+	case errors.Is(err, errGzip):
+		err = &event.Error{Reason: reasonInvalidGzip, Detail: err.Error()}
+	default: // 408 is one of the few codes that SDKs come again for
+		return refuse(http.StatusRequestTimeout, codeIncomplete, "the request ended before its body was complete")
+	}
+	if c.source == nil {
+		return refuse(http.StatusBadRequest, event.Reason(err, event.InvalidJSON), err.Error())
+	}
+	return d.keep(c, err, body)
+}
+
+// keep refuses a request that cannot be taken apart, once its first bytes are on events.rejected.
+func (d *door) keep(c *call, why error, body []byte) answer {
+	meta := c.source.meta(c.received)
+	meta.MessageID = newMessageID()
+	rec := d.intake.reject(body[:min(len(body), maxKeptBytes)], meta, nil, why, c.path, "")
+	if err := d.send(c.ctx, []record{rec}); err != nil {
+		d.log.Debug("rejected request not acknowledged by kafka", zap.Error(err))
+		return later(codeUnavailable, "the request could not be stored; come again")
+	}
+	return refuse(c.source.status(rec.reason), rec.reason, why.Error())
+}
+
+// send returns nil when Kafka has all records. It goes on when the sender has hung up: a browser that is
+// leaving the page does so right after it has sent.
+func (d *door) send(ctx context.Context, recs []record) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.ProduceTimeout)
+	defer cancel()
+	valid := make([]stream.Record, 0, len(recs))
+	var invalid []stream.Record
+	for i := range recs {
+		switch {
+		case recs[i].left != "":
+		case recs[i].reason == "":
+			valid = append(valid, recs[i].Record)
+		default:
+			invalid = append(invalid, recs[i].Record)
+		}
+	}
+	rejected := make(chan error, 1)
+	if len(invalid) > 0 {
+		go func() { rejected <- d.rejected.SendAll(ctx, invalid) }()
+	} else {
+		rejected <- nil
+	}
+	var err error
+	if len(valid) > 0 {
+		err = d.collected.SendAll(ctx, valid)
+	}
+	if err2 := <-rejected; err2 != nil {
+		return err2
+	}
+	if at := (*stream.RecordError)(nil); errors.As(err, &at) {
+		err = d.sendSingly(ctx, recs)
+	}
+	if err != nil {
+		return err
+	}
+	for i := range recs {
+		d.intake.acknowledged(&recs[i])
+	}
+	return nil
+}
+
+// sendSingly finds the records that the broker itself refuses, because its limit is below ours, and puts their
+// first bytes on events.rejected. Those sent twice by this have the same message ids.
+func (d *door) sendSingly(ctx context.Context, recs []record) error {
+	for i := range recs {
+		if recs[i].reason != "" || recs[i].left != "" {
+			continue
+		}
+		err := d.collected.SendAll(ctx, []stream.Record{recs[i].Record})
+		if at := (*stream.RecordError)(nil); errors.As(err, &at) {
+			r := &recs[i]
+			why := &event.Error{Reason: reasonRefused, Detail: at.Error()}
+			*r = d.intake.reject(r.Value[:min(len(r.Value), maxKeptBytes)], r.meta, r.Key, why, "", "")
+			err = d.rejected.SendAll(ctx, []stream.Record{r.Record})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
