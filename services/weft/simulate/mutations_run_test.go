@@ -27,6 +27,8 @@ var (
 // huntLimit is how long the hunt for one mutation may take.
 const huntLimit = 30 * time.Minute
 
+var directedLine = regexp.MustCompile(`--- FAIL: (TestTen|TestDoors)/`)
+
 var caughtLine = regexp.MustCompile(`caught after (\d+) schedules: ([^\n]*)\n\s*([^\n]*)`)
 
 // TestMutationsAreCaught builds the simulation with each mutation, by way of an overlay, and lets it hunt.
@@ -44,7 +46,7 @@ func TestMutationsAreCaught(t *testing.T) {
 				return exec.CommandContext(ctx, binary, "-test.run", test, "-test.v", "-test.failfast", "-hunt", //nolint:gosec // made here
 					"-seeds", fmt.Sprint(*flagHunts), "-shape", m.shapes).CombinedOutput()
 			}
-			out, err := hunt("^TestTen$") // the directed ones first: they are few
+			out, err := hunt("^(TestTen|TestDoors)$") // the directed ones first: they are few
 			if err == nil {
 				out, err = hunt("^TestSimulate$")
 			}
@@ -72,8 +74,8 @@ func wanted(t *testing.T) []mutation {
 
 // how says by what a mutation was caught.
 func how(out string) string {
-	if i := strings.Index(out, "--- FAIL: TestTen/"); i >= 0 {
-		line, _, _ := strings.Cut(out[i:], "\n")
+	if at := directedLine.FindStringIndex(out); at != nil {
+		line, _, _ := strings.Cut(out[at[0]:], "\n")
 		_, why, _ := strings.Cut(out, "Should be empty, but was [")
 		why, _, _ = strings.Cut(why, "\n")
 		return "caught by " + line + ": " + why
