@@ -51,11 +51,16 @@ func (s Slot) posKey() string    { return s.tag + "positions" }
 // seenKey is the set of ids seen in a UTC day.
 func (s Slot) seenKey(day time.Time) string { return s.tag + "seen:" + day.UTC().Format("20060102") }
 
+// clockSlack is by how much the clock of whoever noted an id may have been ahead of the one that looks: another
+// owner's, or the same before it was put right. Close to a day's end the id then lies in the set of the next day. Clocks
+// that are further apart are broken; one more set is looked at in the last hour of a day only.
+const clockSlack = time.Hour
+
 // seenDays are the days whose sets may hold an id seen within window before at.
 func seenDays(at time.Time, window time.Duration) []time.Time {
 	const day = 24 * time.Hour
 	var days []time.Time
-	for d := at.Add(-window).Truncate(day); !d.After(at); d = d.Add(day) {
+	for d := at.Add(-window).Truncate(day); !d.After(at.Add(clockSlack)); d = d.Add(day) {
 		days = append(days, d)
 	}
 	return days

@@ -206,3 +206,20 @@ func TestListsAreReadInOnePiece(t *testing.T) {
 	}
 	require.NoError(t, <-done)
 }
+
+// An owner whose clock is past midnight notes an id in tomorrow's set; the next owner's clock is still before it.
+func TestIDNotedByAClockAheadIsSeen(t *testing.T) {
+	e, ctx := newEnv(t), context.Background()
+	s := e.slot(0)
+	midnight := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+	const week = 7 * 24 * time.Hour
+	r, err := s.commit(ctx, commitArgs{expect: "none", applied: "1", seenIDs: [][]byte{[]byte("a")}, seenAt: midnight.Add(time.Second), seenFor: week})
+	require.NoError(t, err)
+	require.True(t, r.ok)
+	for _, at := range []time.Duration{time.Minute, -time.Second, -10 * time.Minute, week - time.Minute} {
+		seen, err := s.Seen(ctx, [][]byte{[]byte("a"), []byte("b")}, midnight.Add(at), week)
+		require.NoError(t, err)
+		require.Equal(t, []bool{true, false}, seen, at)
+	}
+	require.Len(t, seenDays(midnight.Add(12*time.Hour), week), 8, "no day more is looked at than need be")
+}
