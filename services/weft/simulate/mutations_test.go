@@ -38,8 +38,8 @@ func mutations() []mutation {
 		{
 			name: "answered-before-kafka", breaks: "a door says 200 only when Kafka has acknowledged",
 			edits: []edit{{
-				"services/collector/door.go", "		err = d.collected.SendAll(ctx, valid)\n	}\n	if err2",
-				"		go func() { _ = d.collected.SendAll(context.WithoutCancel(ctx), valid) }()\n	}\n	if err2",
+				"services/collector/call.go", "		err = d.collected.SendAll(ctx, valid)\n",
+				"		go func() { _ = d.collected.SendAll(context.WithoutCancel(ctx), valid) }()\n",
 			}},
 			shapes: "door,all",
 		},
