@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,6 +42,7 @@ type broker struct {
 	cfg    config.Config
 	log    *zap.Logger // of the collectors
 	store  *store.Client
+	later  atomic.Int64 // how far the collectors' clock is ahead of now
 }
 
 const tillTopic, tillPartitions = "till.sales", 2
@@ -112,7 +114,7 @@ func (b *broker) start() *running {
 func (b *broker) prepare() *running {
 	registry := prometheus.NewRegistry()
 	deps := Deps{Stream: b.connect(), Store: b.store, Log: b.log, Metrics: registry,
-		Now: func() time.Time { return now }}
+		Now: func() time.Time { return now.Add(time.Duration(b.later.Load())) }}
 	s, err := New(b.cfg, deps)
 	require.NoError(b.t, err)
 	require.NoError(b.t, s.Listen())

@@ -20,6 +20,7 @@ func commands(a *app) []*cobra.Command {
 		newJourneyCommand(a),
 		newRebuildCommand(a),
 		newReplayCommand(a),
+		newSourcesCommand(a),
 		newTailCommand(a),
 		newTopicsCommand(a),
 		newVersionCommand(),
