@@ -57,7 +57,8 @@ type Receipt struct {
 	Channel   string      `json:"channel"`
 	Outcome   string      `json:"outcome"`
 	Reason    string      `json:"reason"`
-	Detail    string      `json:"detail,omitempty"` // in words
+	Detail    string      `json:"detail,omitempty"`   // in words
+	Unfenced  bool        `json:"unfenced,omitempty"` // see Result.Unfence
 	Cart      ReceiptCart `json:"cart"`
 	ArmedAt   int64       `json:"armedAt"` // event time of what armed it
 	DueAt     int64       `json:"dueAt"`   // when it was due, by what was known at its end
@@ -95,6 +96,7 @@ type Request struct {
 	ChangedAt int64             `json:"changedAt"` // last activity on the cart itself, as known at the decision
 	DueAt     int64             `json:"dueAt"`
 	DecidedAt int64             `json:"decidedAt"`
+	Unfenced  bool              `json:"unfenced,omitempty"` // see Result.Unfence
 }
 
 // RequestCart is the cart that a message is about.
@@ -105,10 +107,36 @@ type RequestCart struct {
 
 // Settle is the receipt of a delivered, failed or lost message.
 func (r *Request) Settle(outcome, reason, detail string, settledAt int64) Receipt {
-	return Receipt{
+	rec := Receipt{
 		Receipt: r.Receipt, Message: r.ID, Journey: r.Journey, Version: r.Version, Brand: r.Brand, Profile: r.Profile,
 		Channel: r.Channel, Outcome: outcome, Reason: reason, Detail: cutDetail(detail), Cart: r.Cart.ReceiptCart,
 		ArmedAt: r.ArmedAt, DueAt: r.DueAt, SettledAt: settledAt,
+	}
+	if r.Unfenced {
+		rec.unfence()
+	}
+	return rec
+}
+
+// unfencedDetail is what such a receipt says to analysts, who see its detail.
+const unfencedDetail = "decided without events that wait in a collector's spool, which an operator had overridden"
+
+func (r *Receipt) unfence() {
+	r.Unfenced = true
+	if r.Detail != "" {
+		r.Detail = "; " + r.Detail
+	}
+	r.Detail = cutDetail(unfencedDetail + r.Detail)
+}
+
+// Unfence marks what was decided: an operator had the fence pass events that were acknowledged and are only in a
+// collector's spool, so the decision may not know of an order among them.
+func (res *Result) Unfence() {
+	for i := range res.Requests {
+		res.Requests[i].Unfenced = true
+	}
+	for i := range res.Receipts {
+		res.Receipts[i].unfence()
 	}
 }
 

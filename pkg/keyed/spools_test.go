@@ -36,7 +36,7 @@ func TestFenceWaitsForSpools(t *testing.T) {
 		return waits && at == "spooled events of door-1:/spool/0"
 	}, time.Minute, time.Millisecond)
 	note := registry.Note{Reason: "the machine burnt", At: time.Unix(7, 0).UTC()}
-	require.NoError(t, spools.Override(ctx, "r1", note))
+	require.NoError(t, spools.Override(ctx, entry, note))
 	require.Eventually(t, func() bool { return fence.Done() >= walk }, time.Minute, time.Millisecond)
 	require.True(t, fence.Overridden())
 	entries, err := spools.List(ctx)

@@ -332,3 +332,26 @@ func (s *Spool) remove(g *segment) error {
 	}
 	return errors.Join(err, os.Remove(g.path))
 }
+
+// DrainAll hands on what is spooled, ends the registration, and returns nil when both are done, or ctx's error. It
+// takes the place of Run for a spool that nobody sends to.
+func (s *Spool) DrainAll(ctx context.Context) error {
+	own, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var draining sync.WaitGroup
+	draining.Go(func() { s.drain(own) })
+	defer func() { cancel(); draining.Wait() }()
+	for {
+		over := s.Behind() == 0
+		err := s.settle(ctx)
+		if over && err == nil {
+			return nil
+		}
+		select {
+		case <-s.emptied:
+		case <-time.After(retryAfter):
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		}
+	}
+}

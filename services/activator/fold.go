@@ -19,7 +19,9 @@ type fold struct {
 	rules   *rulebook
 	metrics *metrics
 	log     *zap.Logger
-	keep    func(r *journey.Receipt) bool // leaves receipts out in a rebuild; nil: none
+	// unfenced says that the fence has passed events that wait in a spool; nil: it has not.
+	unfenced func() bool
+	keep     func(r *journey.Receipt) bool // leaves receipts out in a rebuild; nil: none
 }
 
 var _ keyed.Fold[journey.State] = (*fold)(nil)
@@ -50,6 +52,9 @@ func (f *fold) Due(s *journey.State) (time.Time, bool) { return s.Due() }
 // Timer decides what is due.
 func (f *fold) Timer(key string, s *journey.State, now time.Time) []keyed.Output {
 	res := f.rules.decider().Fire(key, s, now)
+	if f.unfenced != nil && f.unfenced() {
+		res.Unfence()
+	}
 	return f.outputs(key, &res)
 }
 

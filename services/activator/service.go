@@ -111,7 +111,7 @@ func build(cfg config.Config, deps Deps) (*Service, error) {
 	s.decide, err = keyed.NewFold(keyed.Options{
 		Stage: topic.StageDecide, Input: topics.EventsIdentified(), Topics: topics,
 		BatchRecords: cfg.Activator.BatchRecords, Fence: s.fence, StateVersion: journey.StateVersion,
-	}, &fold{topics: topics, rules: s.rules, metrics: m, log: deps.Log}, kd)
+	}, &fold{topics: topics, rules: s.rules, metrics: m, log: deps.Log, unfenced: s.fence.Overridden}, kd)
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ func commands(a *app) []*cobra.Command {
 		newReplayCommand(a),
 		newSourcesCommand(a),
 		newTailCommand(a),
+		newSpoolCommand(a),
 		newTopicsCommand(a),
 		newVersionCommand(),
 

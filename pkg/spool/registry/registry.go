@@ -125,13 +125,13 @@ func fields(reply *store.Reply, f func(id string, b []byte) error) error {
 }
 
 // Override notes that nothing waits for this registration any more, though it stands. It ends with it.
-func (r *Registry) Override(ctx context.Context, id string, n Note) error {
+func (r *Registry) Override(ctx context.Context, e Entry, n Note) error {
 	b, err := json.Marshal(n)
 	if err != nil {
 		return fmt.Errorf("override spool: %w", err)
 	}
 	p := r.store.Pipe()
-	p.Do(ctx, "HSET", r.overridesKey(), id, b)
+	p.Do(ctx, "HSET", r.overridesKey(), e.ID, b)
 	if err := p.Exec(ctx); err != nil {
 		return fmt.Errorf("override spool: %w", err)
 	}
