@@ -96,6 +96,8 @@ type Collector struct {
 	MaxEventBytes     int           `yaml:"max_event_bytes" doc:"Largest single event; larger ones go to events.rejected."`
 	MaxBatchEvents    int           `yaml:"max_batch_events" doc:"Most events in one batch call."`
 	MaxInFlightBytes  int           `yaml:"max_in_flight_bytes" doc:"Request bytes held in memory at once; beyond it the door answers 503."`
+	TrustedProxies    []string      `yaml:"trusted_proxies" doc:"Networks (10.0.0.0/8) and addresses of your load balancers: their X-Forwarded-For says whose request it is. Empty: the other end of the connection is the client."`
+	SkewThreshold     time.Duration `yaml:"skew_threshold" doc:"A browser's or app's clock is corrected if it is off by more. 0: never."`
 	HistoricalAfter   time.Duration `yaml:"historical_after" doc:"Events older than this when received are historical: they count, but trigger no message."`
 	ProduceTimeout    time.Duration `yaml:"produce_timeout" doc:"How long a request waits for Kafka before it is answered 503."`
 	SpoolDir          string        `yaml:"spool_dir" doc:"Directory on a disk that survives the process, where events are kept that Kafka does not take in time; in data_dir unless set. Each process takes a directory of its own below it. It needs Redis."`
@@ -193,6 +195,7 @@ func Defaults() Config {
 			MaxEventBytes:     900_000, // below Kafka's default max.message.bytes of 1 MiB, headers included
 			MaxBatchEvents:    2500,    // Segment's limit
 			MaxInFlightBytes:  256 << 20,
+			SkewThreshold:     time.Minute,     // above what networks and queues add to a request (features 5.6)
 			HistoricalAfter:   72 * time.Hour,  // first activation looks back at most three days (features 4.2)
 			ProduceTimeout:    8 * time.Second, // below the 10 s after which SDKs give up waiting
 			SpoolDir:          "weft-data/spool",

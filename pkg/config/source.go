@@ -15,7 +15,7 @@ import (
 // Source is one sender: over HTTP, or a Kafka topic. It stands in collector.sources or in a file of its own.
 type Source struct {
 	Name            string           `yaml:"name" doc:"Name of the source; stands on every event."`
-	Kind            string           `yaml:"kind" doc:"browser, app, server or kafka. Empty: server if trusted, else browser."`
+	Kind            string           `yaml:"kind" doc:"browser, app, server, webhook or kafka. Empty: server if trusted, else browser."`
 	WriteKey        string           `yaml:"write_key" secret:"true" doc:"Key that SDKs send. Kept as a hash in memory; to keep it out of this file too, give write_key_hashes instead."`
 	WriteKeyHashes  []string         `yaml:"write_key_hashes" doc:"Hashes of keys that SDKs send, each 'sha256:' and the output of 'printf %s KEY | sha256sum'. Several keys are valid at once, so that one can be replaced."`
 	Brand           string           `yaml:"brand" doc:"Brand of its events."`
@@ -29,6 +29,10 @@ type Source struct {
 	MaxEventBytes   int              `yaml:"max_event_bytes" doc:"Largest single event, at most collector.max_event_bytes. 0: that."`
 	Plan            string           `yaml:"plan" doc:"Tracking plan: a file that says which events the source sends and what they look like (docs/quality.md). Empty: none."`
 	Transformations []Transformation `yaml:"transformations" doc:"What is done to its events, in this order, before anything else: docs/quality.md."`
+	IP              string           `yaml:"ip" doc:"What is kept of context.ip, which is set from the connection for browsers and apps: keep, truncate (IPv4 to /24, IPv6 to /48) or drop. Empty: keep."`
+	Bots            string           `yaml:"bots" doc:"Events of programs, by their user agent: flag (flags has 'bot'), refuse (to events.rejected) or ignore. Empty: flag."`
+	Consent         SourceConsent    `yaml:"consent" doc:"Which events may be stored, by the consent that they carry: docs/sources.md."`
+	Webhook         SourceWebhook    `yaml:"webhook" doc:"Of kind webhook: who sends it to POST /v1/hooks/NAME, and how it is proven."`
 	Kafka           KafkaInlet       `yaml:"kafka" doc:"Of kind kafka: the topic, and how its records become events."`
 
 	// File is where the source was read from; empty if it stands in collector.sources or was made in code.
@@ -99,6 +103,7 @@ const (
 	KindBrowser = "browser"
 	KindApp     = "app"
 	KindServer  = "server"
+	KindWebhook = "webhook"
 	KindKafka   = "kafka"
 )
 
@@ -253,9 +258,11 @@ func (c *checker) kafkaSource(path string, s Source) {
 
 // sourceLimits checks the rest.
 func (c *checker) sourceLimits(path string, s Source, k Collector) {
-	c.oneOf(path+".kind", s.KindOrDefault(), KindBrowser, KindApp, KindServer, KindKafka)
+	c.oneOf(path+".kind", s.KindOrDefault(), KindBrowser, KindApp, KindServer, KindWebhook, KindKafka)
 	c.want(!s.Trusted || s.Kind != KindBrowser && s.Kind != KindApp, path+".trusted",
 		"a %s's key can be read by anybody, so nothing that it sends can be trusted", s.Kind)
+	c.sourcePrivacy(path, s)
+	c.want(s.KindOrDefault() == KindWebhook || s.Webhook.isZero(), path+".webhook", "is for kind webhook only")
 	c.oneOf(path+".mode", s.Mode, "", ModeCompatible, ModeStrict)
 	c.transformations(path+".transformations", s.Transformations)
 	for i, origin := range s.Origins {

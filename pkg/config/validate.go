@@ -161,9 +161,12 @@ func (c *checker) collector(cfg Config) {
 		path := s.path(i)
 		c.sender(path, s.Name, s.Brand, names)
 		c.sourceLimits(path, s, k)
-		if s.KindOrDefault() == KindKafka {
+		switch s.KindOrDefault() {
+		case KindKafka:
 			c.kafkaSource(path, s)
-		} else {
+		case KindWebhook:
+			c.webhookSource(path, s)
+		default:
 			c.httpSource(path, s, keys)
 		}
 	}
@@ -182,6 +185,8 @@ func (c *checker) collector(cfg Config) {
 			c.kafkaInlet(s.path(i)+".kafka", s.Kafka, own, topics)
 		}
 	}
+	c.proxies("collector.trusted_proxies", k.TrustedProxies)
+	c.want(k.SkewThreshold >= 0, "collector.skew_threshold", "want 0 or more, found %s", k.SkewThreshold)
 	c.positive("collector.max_request_bytes", k.MaxRequestBytes)
 	c.want(k.MaxEventBytes > 0 && k.MaxEventBytes <= maxEventBytes, "collector.max_event_bytes",
 		"want 1 to %d (a record with its headers must stay below Kafka's default max.message.bytes), found %d", maxEventBytes, k.MaxEventBytes)

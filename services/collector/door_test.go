@@ -73,10 +73,10 @@ func settings(t testing.TB) config.Config {
 	cfg.Collector.UnsubscribeSecret = filepath.Join(t.TempDir(), "unsubscribe.key")
 	cfg.Collector.Listen = "127.0.0.1:0"
 	cfg.Collector.ProduceTimeout = patience
-	cfg.Collector.Sources = []config.Source{
-		{Name: "web", WriteKey: "wk_demo", Brand: "shop"},
+	cfg.Collector.Sources = []config.Source{ // of servers, so that bodies can be compared with what was sent
+		{Name: "web", Kind: config.KindServer, WriteKey: "wk_demo", Brand: "shop"},
 		{Name: "server", WriteKey: "wk_server", Trusted: true},
-		{Name: "old", WriteKey: "wk_old", Historical: true},
+		{Name: "old", Kind: config.KindServer, WriteKey: "wk_old", Historical: true},
 	}
 	return cfg
 }

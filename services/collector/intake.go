@@ -13,6 +13,8 @@ import (
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/suppression"
 	"github.com/weft-cdp/weft/pkg/topic"
+	"github.com/weft-cdp/weft/services/collector/enrich"
+	"github.com/weft-cdp/weft/services/collector/skew"
 )
 
 // Reasons of the collector's own, beside those of package event.
@@ -38,13 +40,18 @@ type intake struct {
 	metrics *metrics
 	// suppressed are the people of whom nothing is stored; nil: there is no such list.
 	suppressed *suppression.List
+	proxies    enrich.Proxies
+	clocks     *skew.Clocks
 }
 
 // newIntake reads the suppression list for the first time.
 func newIntake(cfg config.Collector, now func() time.Time, m *metrics) (*intake, error) {
-	in := &intake{cfg: cfg, now: now, metrics: m}
+	proxies, err := enrich.ParseProxies(cfg.TrustedProxies)
+	if err != nil {
+		return nil, fmt.Errorf("collector.trusted_proxies%w", err)
+	}
+	in := &intake{cfg: cfg, now: now, metrics: m, proxies: proxies, clocks: skew.New(cfg.SkewThreshold)}
 	if cfg.SuppressionFile != "" {
-		var err error
 		if in.suppressed, err = suppression.Open(cfg.SuppressionFile); err != nil {
 			return nil, fmt.Errorf("collector.suppression_file: %w", err)
 		}
@@ -104,6 +111,7 @@ func (in *intake) take(it item, fill event.Filling, origin, place string) record
 	if err := e.Validate(); err != nil {
 		return in.reject(came, e.Meta, e.Key(), err, origin, place)
 	}
+	in.correct(e, it.source)
 	m := e.Meta
 	if e.TimeClamped {
 		m.AddFlag(event.FlagLateClamped)

@@ -82,6 +82,16 @@ func newSteps(in *intake, s config.Source) ([]step, error) {
 	if transformations != nil {
 		steps = append(steps, transformations)
 	}
+	enrichment, err := enrichStep(in.proxies, s)
+	if err != nil {
+		return nil, err
+	}
+	if enrichment != nil {
+		steps = append(steps, enrichment)
+	}
+	if consent := consentStep(s.Consent); consent != nil {
+		steps = append(steps, consent)
+	}
 	if in.suppressed != nil {
 		steps = append(steps, suppressStep(in.suppressed))
 	}

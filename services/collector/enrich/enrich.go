@@ -37,8 +37,10 @@ type Options struct {
 	Client bool
 	// Browser says that the request's user agent is the person's browser.
 	Browser bool
-	IP      string // IPKeep, IPTruncate or IPDrop
-	Bots    bool   // tell them
+	// Agents says that user agents and campaigns are read.
+	Agents bool
+	IP     string // IPKeep, IPTruncate or IPDrop
+	Bots   bool   // tell them
 }
 
 // Request is what is known of a request.
@@ -89,9 +91,14 @@ func (e *Enricher) Apply(body []byte, r Request) (out []byte, bot bool, err erro
 	page := w.context.Find("page").Raw
 	properties := w.top.Find("properties").Raw
 	w.fill = append(w.fill[:0], '{')
+	if string(w.context.Find("historical").Raw) == "true" {
+		r = Request{} // whoever sends it now is not who made it then
+	}
 	e.address(w, r)
-	bot = e.agent(w, r)
-	e.campaign(w, page, properties)
+	if e.opt.Agents {
+		bot = e.agent(w, r)
+		e.campaign(w, page, properties)
+	}
 	out = body
 	if len(w.fill) > 1 {
 		w.fill[len(w.fill)-1] = '}' // the last comma

@@ -28,7 +28,7 @@ func enricher(t testing.TB, opt Options) *Enricher {
 	return e
 }
 
-var browser = Options{Client: true, Browser: true, Bots: true}
+var browser = Options{Client: true, Browser: true, Agents: true, Bots: true}
 
 func TestApply(t *testing.T) {
 	v4, v6 := netip.MustParseAddr("203.0.113.77"), netip.MustParseAddr("2001:db8:1:2:3::4")
@@ -45,7 +45,8 @@ func TestApply(t *testing.T) {
 			`{"context":{` + pc + `,"ip":"198.51.100.1","userAgent":"` + chromeOnPC + `","os":{"name":"Haiku"},"device":{"id":"d","type":"tv"}}}`},
 		"absent fields only": {browser, Request{}, `{"context":{"userAgent":"` + androidTablet + `","device":{"id":"d"}}}`,
 			`{"context":{"os":{"name":"Android","version":"13"},"browser":{"name":"Chrome","version":"129.0.0.0"},"userAgent":"` + androidTablet + `","device":{"type":"tablet","model":"SM-X700","id":"d"}}}`},
-		"an app": {Options{Client: true, Bots: true}, Request{v4, "okhttp/4.9"}, `{"context":{"device":{"type":"android"}}}`,
+		"history": {browser, Request{v4, chromeOnPC}, `{"context":{"historical":true}}`, `{"context":{"historical":true}}`},
+		"an app": {Options{Client: true, Agents: true, Bots: true}, Request{v4, "okhttp/4.9"}, `{"context":{"device":{"type":"android"}}}`,
 			`{"context":{"ip":"203.0.113.77","device":{"type":"android"}}}`},
 		"a server":               {Options{}, Request{v4, "node-fetch/1.0"}, `{"type":"track"}`, `{"type":"track"}`},
 		"a server that says so":  {Options{}, Request{v4, ""}, `{"context":{"direct":true}}`, `{"context":{"ip":"203.0.113.77","direct":true}}`},
@@ -56,13 +57,13 @@ func TestApply(t *testing.T) {
 		"truncated whoever set":  {Options{IP: IPTruncate}, Request{}, `{"context":{"ip":"203.0.113.77","ip":"203.0.113.78"}}`, `{"context":{"ip":"203.0.113.0","ip":"203.0.113.0"}}`},
 		"no address":             {Options{IP: IPTruncate}, Request{}, `{"context":{"ip":"ada@example.com"}}`, `{"context":{"ip":null}}`},
 		"dropped whoever set":    {Options{Client: true, IP: IPDrop}, Request{v4, ""}, `{"context":{"ip":"203.0.113.77"}}`, `{"context":{"ip":null}}`},
-		"campaign": {Options{}, Request{}, `{"context":{"page":{"url":"https://shop.example/?a=1&utm_source=news+letter&utm_medium=e%2Dmail&utm_campaign=%C5%BC&utm_source=x&utm_term=#utm_content=no"}}}`,
+		"campaign": {Options{Agents: true}, Request{}, `{"context":{"page":{"url":"https://shop.example/?a=1&utm_source=news+letter&utm_medium=e%2Dmail&utm_campaign=%C5%BC&utm_source=x&utm_term=#utm_content=no"}}}`,
 			`{"context":{"campaign":{"source":"news letter","medium":"e-mail","name":"ż"},"page":{"url":"https://shop.example/?a=1&utm_source=news+letter&utm_medium=e%2Dmail&utm_campaign=%C5%BC&utm_source=x&utm_term=#utm_content=no"}}}`},
-		"campaign of a page call": {Options{}, Request{}, `{"properties":{"url":"https://shop.example/?utm_campaign=a"},"context":{"campaign":{"name":"b"}}}`,
+		"campaign of a page call": {Options{Agents: true}, Request{}, `{"properties":{"url":"https://shop.example/?utm_campaign=a"},"context":{"campaign":{"name":"b"}}}`,
 			`{"properties":{"url":"https://shop.example/?utm_campaign=a"},"context":{"campaign":{"name":"b"}}}`},
-		"campaign, some absent": {Options{}, Request{}, `{"properties":{"url":"?utm_campaign=a&utm_source=s&utm_id=7"},"context":{"campaign":{"name":"b"}}}`,
+		"campaign, some absent": {Options{Agents: true}, Request{}, `{"properties":{"url":"?utm_campaign=a&utm_source=s&utm_id=7"},"context":{"campaign":{"name":"b"}}}`,
 			`{"properties":{"url":"?utm_campaign=a&utm_source=s&utm_id=7"},"context":{"campaign":{"source":"s","id":"7","name":"b"}}}`},
-		"broken escapes": {Options{}, Request{}, `{"properties":{"url":"?utm_campaign=%zz"}}`, `{"properties":{"url":"?utm_campaign=%zz"}}`},
+		"broken escapes": {Options{Agents: true}, Request{}, `{"properties":{"url":"?utm_campaign=%zz"}}`, `{"properties":{"url":"?utm_campaign=%zz"}}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			body := []byte(c.body)
@@ -99,7 +100,7 @@ func TestBots(t *testing.T) {
 		_, bot, err = enricher(t, browser).Apply([]byte(`{}`), Request{UserAgent: agent})
 		require.NoError(t, err)
 		require.Equal(t, want, bot, "of the request: %s", agent)
-		_, bot, err = enricher(t, Options{Client: true, Browser: true}).Apply(body, Request{})
+		_, bot, err = enricher(t, Options{Client: true, Browser: true, Agents: true}).Apply(body, Request{})
 		require.NoError(t, err)
 		require.False(t, bot, "not looked for")
 	}

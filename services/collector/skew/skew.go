@@ -9,6 +9,7 @@ package skew
 import (
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +30,7 @@ const agreement = 5 * time.Second
 type Clocks struct {
 	threshold time.Duration
 	seed      maphash.Seed
+	known     atomic.Bool // there is a device with a wrong clock
 
 	mu         sync.Mutex
 	young, old map[uint64]*clock // by device; old is forgotten when young is full
@@ -49,19 +51,19 @@ func New(threshold time.Duration) *Clocks {
 }
 
 // Skew is what is to be added to a device's time at, for an event of a request that the device sent at sent by its
-// clock. Whole milliseconds.
-func (c *Clocks) Skew(device string, at, sent, received time.Time) time.Duration {
+// clock. Devices are told apart within their source. Whole milliseconds.
+func (c *Clocks) Skew(source, device string, at, sent, received time.Time) time.Duration {
 	if c.threshold <= 0 || device == "" || sent.IsZero() || at.IsZero() {
 		return 0
 	}
 	diff := received.Sub(sent)
 	wrong := diff.Abs() > c.threshold
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !wrong && len(c.young) == 0 && len(c.old) == 0 {
+	if !wrong && !c.known.Load() { // nearly always
 		return 0
 	}
-	k := c.find(device, wrong)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.find(maphash.Comparable(c.seed, [2]string{source, device}), wrong)
 	if k == nil {
 		return 0
 	}
@@ -111,9 +113,8 @@ func (k *clock) inOrder(at time.Time, skew time.Duration) time.Duration {
 	return skew
 }
 
-// find returns the device's clock, and makes one if add says so.
-func (c *Clocks) find(device string, add bool) *clock {
-	id := maphash.String(c.seed, device)
+// find returns a device's clock, and makes one if add says so.
+func (c *Clocks) find(id uint64, add bool) *clock {
 	if k := c.young[id]; k != nil {
 		return k
 	}
@@ -128,5 +129,6 @@ func (c *Clocks) find(device string, add bool) *clock {
 		c.young, c.old = map[uint64]*clock{}, c.young
 	}
 	c.young[id] = k
+	c.known.Store(true)
 	return k
 }

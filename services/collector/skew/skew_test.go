@@ -18,7 +18,7 @@ type request struct{ after, wait, off time.Duration }
 func play(c *Clocks, device string, reqs ...request) (moved []time.Duration) {
 	for _, r := range reqs {
 		sent := epoch.Add(r.after + r.off)
-		moved = append(moved, c.Skew(device, sent, sent, epoch.Add(r.after+r.wait)))
+		moved = append(moved, c.Skew("s", device, sent, sent, epoch.Add(r.after+r.wait)))
 	}
 	return moved
 }
@@ -48,11 +48,12 @@ func TestSkew(t *testing.T) {
 	off := New(0)
 	require.Equal(t, []time.Duration{0}, play(off, "d", request{0, 0, time.Hour}))
 	c := New(time.Minute)
-	require.Zero(t, c.Skew("", epoch, epoch.Add(time.Hour), epoch))
-	require.Zero(t, c.Skew("d", epoch, time.Time{}, epoch))
-	require.Zero(t, c.Skew("d", time.Time{}, epoch.Add(time.Hour), epoch))
+	require.Zero(t, c.Skew("s", "", epoch, epoch.Add(time.Hour), epoch))
+	require.Zero(t, c.Skew("s", "d", epoch, time.Time{}, epoch))
+	require.Zero(t, c.Skew("s", "d", time.Time{}, epoch.Add(time.Hour), epoch))
 	require.Equal(t, []time.Duration{-time.Hour}, play(c, "a", request{0, 0, time.Hour}))
 	require.Equal(t, []time.Duration{0}, play(c, "b", request{0, 0, 0}), "devices do not know each other")
+	require.Zero(t, c.Skew("another", "a", epoch, epoch, epoch), "nor those of another source")
 }
 
 // TestOrderIsKept: whatever the clock does wrong by a fixed amount, and however long requests wait, what comes in the
@@ -70,7 +71,7 @@ func TestOrderIsKept(t *testing.T) {
 			at += seconds(0, 300, "after")
 			received = max(received, at) + seconds(0, 1800, "wait")
 			sent := epoch.Add(at + off)
-			moved := at + off + c.Skew("d", sent, sent, epoch.Add(received))
+			moved := at + off + c.Skew("s", "d", sent, sent, epoch.Add(received))
 			wasTracked := tracked
 			tracked = tracked || (received-at-off).Abs() > time.Minute
 			if i > 0 && wasTracked && moved < last {
@@ -99,6 +100,6 @@ func BenchmarkSkew(b *testing.B) {
 	sent, received := epoch, epoch.Add(time.Second)
 	b.ReportAllocs()
 	for b.Loop() {
-		c.Skew("6f1c6e1e-0000-5000-8000-000000000001", sent, sent, received)
+		c.Skew("s", "6f1c6e1e-0000-5000-8000-000000000001", sent, sent, received)
 	}
 }

@@ -42,7 +42,7 @@ const (
 func Sources() []config.Source {
 	return []config.Source{
 		{Name: string(Web), WriteKey: "demo-web", Brand: "main"},
-		{Name: string(App), WriteKey: "demo-app", Brand: "main"},
+		{Name: string(App), Kind: config.KindApp, WriteKey: "demo-app", Brand: "main"},
 		{Name: string(Shop), WriteKey: "demo-shop", Brand: "main", Trusted: true},
 	}
 }
