@@ -68,7 +68,11 @@ func TestRepairOnRealClickHouse(t *testing.T) {
 	contents := func() (out []string) {
 		t.Helper()
 		for _, b := range blocks() {
-			res, err := c.Query(t.Context(), "SELECT count(), uniqExact(topic, partition, offset), min(inserted_at) FROM ${database}."+b.Table())
+			first := ", min(inserted_at)"
+			if t := b.Table(); t == "profiles" || t == "profile_redirects" {
+				first = "" // of rows with one version ClickHouse itself may keep another one before the repair sees them
+			}
+			res, err := c.Query(t.Context(), "SELECT count(), uniqExact(topic, partition, offset)"+first+" FROM ${database}."+b.Table())
 			require.NoError(t, err)
 			out = append(out, b.Table()+" "+strings.Join(res.Rows[0], " "))
 		}
@@ -143,7 +147,7 @@ func TestRepairWhileRowsComeIn(t *testing.T) {
 				t.Error(err)
 				break
 			}
-			if n%3 == 0 { // every third is doubled
+			if n%3 == 0 && n < 60 { // every third is doubled, at first: a repair ends when it finds none
 				if err := insert(n, fmt.Sprint("forgotten", n)); err != nil {
 					t.Error(err)
 					break
