@@ -108,7 +108,7 @@ func (e *env) begun(s *Stage) <-chan error {
 	e.t.Cleanup(cancel)
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	require.Eventually(e.t, func() bool { return s.Ready() == nil }, 60*time.Second, 5*time.Millisecond)
+	require.Eventually(e.t, func() bool { return s.Ready() == nil }, patience, 5*time.Millisecond)
 	return done
 }
 
@@ -117,7 +117,7 @@ func lost(t *testing.T, done <-chan error) {
 	select {
 	case err := <-done:
 		require.ErrorIs(t, err, ErrStateLost)
-	case <-time.After(60 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("nobody stopped")
 	}
 }
@@ -164,13 +164,13 @@ func TestAComparisonThatIsNotAnsweredHolds(t *testing.T) {
 	s, p := e.sharing(data)
 	stop := run(t, s.Run)
 	e.send("a", topic.KindEvent, "1")
-	require.Eventually(t, func() bool { return p.times() > 3 }, 60*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return p.times() > 3 }, patience, 5*time.Millisecond)
 	e.outputsOnce(map[string]int{})
 	data.fail(nil)
 	e.settled()
 	data.fail(errors.New("injected")) // of no harm once the slots are taken over
 	before := p.times()
-	require.Eventually(t, func() bool { return p.times() > before+1 }, 60*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return p.times() > before+1 }, patience, 5*time.Millisecond)
 	e.send("a", topic.KindEvent, "2")
 	data.fail(nil)
 	e.settled()
