@@ -132,7 +132,7 @@ func TestCDNOW(t *testing.T) {
 	d.checkFacts(all)
 	t.Logf("every fact is the same after that")
 	d.replayOldCarts()
-	t.Logf("weft audit says:\n%s", d.run("audit", "--wait", "60s"))
+	t.Logf("weft audit says:\n%s", d.run("audit", "--wait", "3m"))
 	d.healthy()
 }
 

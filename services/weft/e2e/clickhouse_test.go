@@ -50,7 +50,7 @@ func clickHouse(ctx context.Context, user, database, sql string) ([][]string, er
 }
 
 // queryLimit bounds one query on a busy machine.
-const queryLimit = time.Minute
+const queryLimit = 3 * time.Minute
 
 // rows runs a query on the deployment's database.
 func (d *deployment) rows(sql string, args ...any) [][]string {

@@ -67,7 +67,7 @@ func TestCrashBetweenDecideAndDeliver(t *testing.T) {
 		}
 	}
 	require.Positive(t, kills)
-	d.run("audit", "--wait", "30s")
+	d.run("audit", "--wait", "3m")
 	d.healthy()
 	d.checkDeliveries(kills)
 }

@@ -43,7 +43,7 @@ const (
 	// commandLimit bounds one run of a weft command.
 	commandLimit = 4 * time.Minute
 	// cleanLimit bounds the removal of a deployment's traces.
-	cleanLimit = time.Minute
+	cleanLimit = 3 * time.Minute
 )
 
 // options shape a deployment; the zero value is right for most tests.

@@ -34,7 +34,7 @@ func TestGarbageAtEveryDoor(t *testing.T) {
 	d.garbageOverHTTP()
 	d.garbageAtOtherPorts()
 	d.garbageOverKafka(map[string][]string{d.till: {"collector"}, d.prefix + "events.inbox": {"collector"}}, `{"type":"track"}`)
-	t.Logf("weft audit says:\n%s", d.run("audit", "--wait", "60s"))
+	t.Logf("weft audit says:\n%s", d.run("audit", "--wait", "3m"))
 	// Only the collector writes the topics below, so what others write there is more than was ever accepted.
 	d.garbageOverKafka(map[string][]string{
 		d.prefix + "events.collected":      {"identity-stitcher"},

@@ -23,9 +23,9 @@ import (
 
 const (
 	// readyLimit is how long a service may take from its start to ready, with the machine busy.
-	readyLimit = 60 * time.Second
+	readyLimit = 3 * time.Minute
 	// stopLimit is how long it may take to stop in order.
-	stopLimit = 30 * time.Second
+	stopLimit = 2 * time.Minute
 	// poll is the pause between looks at a condition, at first; it grows with the time waited, up to maxPoll, because
 	// looking costs the machine that is waited for.
 	poll    = 50 * time.Millisecond
@@ -134,7 +134,7 @@ func (p *process) ready() error {
 	if !p.running() {
 		return errors.New("it has ended")
 	}
-	c := http.Client{Timeout: 2 * time.Second}
+	c := http.Client{Timeout: readyLimit}
 	resp, err := c.Get("http://" + p.admin + "/readyz")
 	if err != nil {
 		return err

@@ -26,8 +26,8 @@ import (
 const (
 	// promised is how soon an event is in ClickHouse, by the README.
 	promised = 5 * time.Second
-	// attempts at keeping it: another program may have the machine for a moment.
-	attempts = 3
+	// attempts at keeping it: other programs may have the machine for a while.
+	attempts = 10
 	// upLimit bounds building and starting everything.
 	upLimit = 4 * time.Minute
 	// shellLimit bounds one of the README's other commands.

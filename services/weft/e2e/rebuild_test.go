@@ -36,7 +36,7 @@ func TestRebuild(t *testing.T) {
 	eventually(t, settleLimit, "every cart has its receipt", func() error {
 		return want("receipts", rebuiltShoppers, d.number("SELECT uniqExact(receipt) FROM messages"))
 	})
-	d.run("audit", "--wait", "60s")
+	d.run("audit", "--wait", "3m")
 	profiles := func() map[string]string {
 		out := map[string]string{}
 		for i := range rebuiltShoppers {
@@ -51,7 +51,7 @@ func TestRebuild(t *testing.T) {
 	}
 	before, mails := profiles(), len(d.mail.all())
 	d.send(added(event{"anonymousId": live(0).laptop}, "waits", "p2")) // decided after the loss
-	d.run("audit", "--wait", "60s")
+	d.run("audit", "--wait", "3m")
 	for _, name := range []string{activator, builder, stitcher} {
 		require.NoError(t, d.processes[name].stop())
 	}
@@ -78,7 +78,7 @@ func TestRebuild(t *testing.T) {
 	s := live(5)
 	d.send(with(event{"anonymousId": s.laptop}, event{"type": "page", "name": "Shoes", "messageId": "page-" + s.user}))
 	d.send(with(event{"anonymousId": s.laptop}, event{"type": "page", "name": "Boots"}))
-	d.run("audit", "--wait", "60s")
+	d.run("audit", "--wait", "3m")
 	p, err := d.profile("anonymous_id", s.phone)
 	require.NoError(t, err)
 	require.Equal(t, json.Number("5"), p["counts"].(map[string]any)["events"])

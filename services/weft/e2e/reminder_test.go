@@ -19,8 +19,11 @@ import (
 const (
 	// holdFor is how long a service is held back around the time that a reminder is due.
 	holdFor = 30 * time.Second
+	// heldBefore and orderedBefore are how long before the reminder is due a service is held back, and the order made: the
+	// order must be acknowledged before that moment on a busy machine too.
+	heldBefore, orderedBefore = 8 * time.Second, 5 * time.Second
 	// settleLimit bounds the way from a decision to its row.
-	settleLimit = 60 * time.Second
+	settleLimit = 3 * time.Minute
 )
 
 // shopper is one person with two devices.
@@ -74,14 +77,13 @@ func (d *deployment) metric(service, name string) float64 {
 // until waits for a moment of the story.
 func (d *deployment) until(at time.Time) {
 	d.t.Helper()
-	require.Positive(d.t, time.Until(at), "the machine is too slow: the moment has passed")
 	select {
 	case <-time.After(time.Until(at)):
 	case <-d.t.Context().Done():
 	}
 }
 
-// TestOrderOnSecondDeviceJustBeforeTheReminder: an order one second before the reminder is due, on another device or at
+// TestOrderOnSecondDeviceJustBeforeTheReminder: an order seconds before the reminder is due, on another device or at
 // the till, while a service on its way is held back for half a minute: the decision waits, no mail, one receipt
 // "purchased". Without an order there is exactly one mail, and its unsubscribe link is honoured by the next decision.
 func TestOrderOnSecondDeviceJustBeforeTheReminder(t *testing.T) {
@@ -89,7 +91,9 @@ func TestOrderOnSecondDeviceJustBeforeTheReminder(t *testing.T) {
 	for _, held := range []string{collector, stitcher, builder, activator} {
 		t.Run(held+" held back", func(t *testing.T) {
 			t.Parallel()
-			orderWhileHeld(t, held)
+			for n := 1; !orderWhileHeld(t, held); n++ {
+				require.Less(t, n, attempts, "the machine was too slow for the story every time")
+			}
 		})
 	}
 	t.Run("no order, then unsubscribed", func(t *testing.T) {
@@ -98,7 +102,8 @@ func TestOrderOnSecondDeviceJustBeforeTheReminder(t *testing.T) {
 	})
 }
 
-func orderWhileHeld(t *testing.T, held string) {
+// orderWhileHeld says false if the order was not acknowledged before the reminder was due: that is another story.
+func orderWhileHeld(t *testing.T, held string) bool {
 	const delay = 20 * time.Second
 	d := deploy(t, options{delay: delay.String(), till: true})
 	s := newShopper("anna")
@@ -107,18 +112,25 @@ func orderWhileHeld(t *testing.T, held string) {
 	seen := time.Now()
 	d.send(event{"anonymousId": s.phone, "type": "page", "name": "Shoes", "timestamp": stamp(seen)})
 	due := seen.Add(delay)
-	d.until(due.Add(-1500 * time.Millisecond))
+	d.until(due.Add(-heldBefore))
 	d.processes[held].signal(syscall.SIGSTOP)
 	release := time.Now().Add(holdFor)
-	d.until(due.Add(-time.Second))
+	d.until(due.Add(-orderedBefore))
 	if held == collector { // the HTTP door is held: she buys at the till, whose topic nobody reads
 		d.kafka.produce(record(d.till, "", fmt.Sprintf(sale, "order-1", time.Now().Format(time.RFC3339), s.user, s.email)))
 	} else {
 		d.send(ordered(event{"anonymousId": s.laptop, "userId": s.user}, "", "order-1"))
 	}
+	if left := time.Until(due); left <= 0 {
+		t.Logf("the order was acknowledged %s after the reminder was due", -left)
+		for _, p := range d.processes {
+			p.kill()
+		}
+		return false
+	}
 	for time.Now().Before(release) {
 		require.Empty(t, d.mail.all(), "a mail after the purchase")
-		d.until(time.Now().Add(min(time.Second, max(time.Until(release), time.Millisecond))))
+		d.until(time.Now().Add(min(time.Second, time.Until(release))))
 	}
 	late := time.Since(due).Round(100 * time.Millisecond)
 	d.processes[held].signal(syscall.SIGCONT)
@@ -128,7 +140,7 @@ func orderWhileHeld(t *testing.T, held string) {
 		}
 		return nil
 	})
-	d.run("audit", "--wait", "30s")
+	d.run("audit", "--wait", "3m")
 	d.healthy()
 	got := d.receipts("")
 	require.Len(t, got, 1)
@@ -136,7 +148,8 @@ func orderWhileHeld(t *testing.T, held string) {
 	require.Empty(t, d.mail.all())
 	require.Zero(t, d.number("SELECT count() FROM messages_requested"))
 	require.Zero(t, d.number("SELECT count() FROM false_sends"))
-	t.Logf("order 1 s before the reminder was due, %s held until %s after: %d mails, receipt %s", held, late, len(d.mail.all()), got[0])
+	t.Logf("order %s before the reminder was due, %s held until %s after: %d mails, receipt %s", orderedBefore, held, late, len(d.mail.all()), got[0])
+	return true
 }
 
 // sale is a record as a till writes it: receipt, time, customer, e-mail.
@@ -176,7 +189,7 @@ func noOrder(t *testing.T) {
 	d.send(added(event{"anonymousId": s.phone, "userId": s.user}, "cart-3", "p3"))
 	eventually(t, settleLimit, "the next cart has its receipt", func() error { return want("receipts", 1, len(d.receipts("cart-3"))) })
 	require.Equal(t, "cart-3 suppressed/unsubscribed", d.receipts("cart-3")[0].String())
-	d.run("audit", "--wait", "30s")
+	d.run("audit", "--wait", "3m")
 	require.Len(t, d.mail.all(), 2)
 	require.Len(t, d.receipts(""), 3)
 	t.Logf("after the link was used: receipt %s", d.receipts("cart-3")[0])

@@ -77,7 +77,7 @@ func TestTraffic(t *testing.T) {
 		facts = append(facts, d.checkStory(sdk)...)
 	}
 	t.Logf("traffic of real SDKs, in ClickHouse:\n%s", table([]string{"SDK", "fact", "expected", "found"}, facts))
-	d.run("audit", "--wait", "30s")
+	d.run("audit", "--wait", "3m")
 	require.Empty(t, d.mail.all())
 	d.healthy()
 }
