@@ -118,7 +118,7 @@ func newCounted(t testing.TB, partitions int) *counted {
 	t.Helper()
 	c := &counted{env: newEnvOf(t, partitions), kafka: map[string]int{}}
 	c.wire.reset()
-	st, err := store.New(config.Redis{Addresses: []string{c.redis.Addr()}, AllowNonDurable: true}, zap.NewNop(), store.WithDial(c.wire.dial))
+	st, err := store.New(config.Redis{Addresses: []string{c.redis.Addr()}, AllowNonDurable: true}, zap.NewNop(), store.WithDial(c.wire.dial), store.WithPatience(patience))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = st.Close() })
 	c.store = st

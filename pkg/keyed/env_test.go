@@ -75,7 +75,7 @@ func (e *env) connect() (*stream.Client, *store.Client) {
 	if addrs == nil {
 		addrs = []string{e.redis.Addr()}
 	}
-	st, err := store.New(config.Redis{Addresses: addrs, AllowNonDurable: true}, log)
+	st, err := store.New(config.Redis{Addresses: addrs, AllowNonDurable: true}, log, store.WithPatience(patience))
 	require.NoError(e.t, err)
 	e.t.Cleanup(func() { _ = st.Close() })
 	return sc, st

@@ -54,6 +54,12 @@ func WithDial(dial func(ctx context.Context, network, address string) (net.Conn,
 	return func(o *options) { o.redis.Dialer = dial }
 }
 
+// WithPatience bounds one attempt to connect, read or write by limit instead of what suits a Redis next door: for tests, whose
+// machine may stand still for longer. A command that was given up is tried again, and a script may then have run twice.
+func WithPatience(limit time.Duration) Option {
+	return func(o *options) { o.redis.DialTimeout, o.redis.ReadTimeout, o.redis.WriteTimeout = limit, limit, limit }
+}
+
 // WithMetrics counts round trips, commands and errors.
 func WithMetrics(reg prometheus.Registerer) Option {
 	return func(o *options) { o.metrics = reg }

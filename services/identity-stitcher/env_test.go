@@ -79,7 +79,7 @@ func (e *env) connect() (*stream.Client, *store.Client) {
 	sc, err := stream.New(e.cfg.Kafka, log)
 	require.NoError(e.t, err)
 	e.t.Cleanup(sc.Close)
-	st, err := store.New(e.cfg.Redis, log)
+	st, err := store.New(e.cfg.Redis, log, store.WithPatience(patience))
 	require.NoError(e.t, err)
 	e.t.Cleanup(func() { require.NoError(e.t, st.Close()) })
 	return sc, st
