@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/weft-cdp/weft/pkg/topic"
 )
 
 // Source is one sender: over HTTP, or a Kafka topic. It stands in collector.sources or in a file of its own.
@@ -145,6 +147,19 @@ func (c Collector) KafkaSources() []Source {
 		}
 	}
 	return list
+}
+
+// headerRoom is what a record may have beside an event: its headers, its key, and the batch around it. An error's text,
+// ids of MaxIDBytes and a source position come to a tenth of it.
+const headerRoom = 48 << 10
+
+// TopicSpecs are the topics of Weft, such that an event of collector.max_event_bytes fits into each.
+func (c Config) TopicSpecs() []topic.Spec {
+	specs := c.Topics.Set().Specs()
+	for i := range specs {
+		specs[i].RecordBytes = c.Collector.MaxEventBytes + headerRoom
+	}
+	return specs
 }
 
 // hashPrefix names the function of a key's hash.

@@ -28,7 +28,8 @@ const MaxPartitions = 128
 // maxTopicName is Kafka's own limit.
 const maxTopicName = 249
 
-// maxEventBytes keeps one event with its headers below Kafka's default max.message.bytes (1,048,588).
+// maxEventBytes keeps one event, with its headers, below 1 MiB: what the collector's spool takes as one item, and
+// about Kafka's default max.message.bytes (1,048,588), which TopicSpecs follows where that is less.
 const maxEventBytes = 1_000_000
 
 // Set is the topics of this deployment.

@@ -84,6 +84,25 @@ func testTopics(t *testing.T, brokers []string) {
 	require.Equal(t, "3600000", got[set.EventsCollected()+" retention.ms"])
 	require.Equal(t, "1048588", got[set.EventsCollected()+" max.message.bytes"])
 	require.Equal(t, "1", got[set.EventsCollected()+" min.insync.replicas"])
+	testLimits(t, c, set)
+}
+
+// testLimits: a topic made with a low limit is raised to what a spec asks for; a higher one stays.
+func testLimits(t *testing.T, c *Client, set topic.Set) {
+	ctx, cfg := testContext(t), config.Topics{ReplicationFactor: 1, MinInsyncReplicas: 1}
+	spec := topic.Spec{Name: set.EventsCollected(), Partitions: 3}
+	limit := func() int {
+		limits, err := c.MessageLimits(ctx, []string{spec.Name})
+		require.NoError(t, err)
+		return limits[spec.Name]
+	}
+	for _, step := range []struct{ wanted, then int }{{900_000, maxMessageBytes}, {3 << 20, 3 << 20}, {2 << 20, 3 << 20}, {0, 3 << 20}} {
+		spec.RecordBytes = step.wanted
+		require.NoError(t, c.EnsureTopics(ctx, []topic.Spec{spec}, cfg))
+		require.Eventually(t, func() bool { return limit() == step.then }, time.Minute, 10*time.Millisecond, "%+v", step)
+	}
+	_, err := c.MessageLimits(ctx, []string{name("none")})
+	require.ErrorIs(t, err, kafka.UnknownTopicOrPartition)
 }
 
 func testRoundTrip(t *testing.T, brokers []string) {

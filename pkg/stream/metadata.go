@@ -112,7 +112,8 @@ func (c *Client) PartitionCount(ctx context.Context, topicName string) (int, err
 }
 
 // EnsureTopics creates the topics that are missing and checks that all have the partition count of their
-// spec. Settings of existing topics are left alone: they are the operator's.
+// spec. Settings of existing topics are left alone: they are the operator's; but max.message.bytes is raised where
+// it is below what the spec asks for.
 func (c *Client) EnsureTopics(ctx context.Context, specs []topic.Spec, t config.Topics) error {
 	if t.MinInsyncReplicas > t.ReplicationFactor {
 		return fmt.Errorf("topics.min_insync_replicas %d is more than topics.replication_factor %d: nothing could be written",
@@ -140,7 +141,7 @@ func (c *Client) EnsureTopics(ctx context.Context, specs []topic.Spec, t config.
 				s.Name, n, s.Partitions)
 		}
 	}
-	return nil
+	return c.retry(ctx, "raise the limits of topics", func(ctx context.Context) error { return c.raiseLimits(ctx, specs) })
 }
 
 func (c *Client) createMissing(ctx context.Context, specs []topic.Spec, t config.Topics) error {
@@ -152,7 +153,7 @@ func (c *Client) createMissing(ctx context.Context, specs []topic.Spec, t config
 			return err
 		}
 		configs := map[string]string{
-			"max.message.bytes":   strconv.Itoa(maxMessageBytes),
+			messageLimit:          strconv.Itoa(max(maxMessageBytes, s.RecordBytes)),
 			"min.insync.replicas": strconv.Itoa(t.MinInsyncReplicas),
 			"cleanup.policy":      "delete",
 		}

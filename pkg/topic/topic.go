@@ -53,6 +53,8 @@ type Spec struct {
 	Name       string
 	Partitions int
 	Compact    bool // cleanup.policy=compact, else delete
+	// RecordBytes is what a batch of one record may have: max.message.bytes must be no lower. 0: whatever it is.
+	RecordBytes int
 }
 
 // Specs lists every topic that Weft itself needs, the shipped inbox included.

@@ -135,7 +135,7 @@ func checkKafka(ctx context.Context, cfg config.Config) (string, error) {
 	if err := client.Ping(ctx); err != nil {
 		return "", err
 	}
-	specs := cfg.Topics.Set().Specs()
+	specs := cfg.TopicSpecs()
 	for _, s := range specs {
 		state, err := topicState(ctx, client, s)
 		if err != nil {

@@ -36,7 +36,7 @@ func newPipeline(ctx context.Context, f *daemon.Frame, cfg config.Config) (*pipe
 	if p.conns, err = connect(f, cfg, needs{store: true, warehouse: true}); err != nil {
 		return nil, err
 	}
-	specs := cfg.Topics.Set().Specs()
+	specs := cfg.TopicSpecs()
 	if parts.KafkaAddr != "" {
 		// Nobody else would make the inlets' topics in a Kafka of our own.
 		for _, s := range cfg.Collector.KafkaSources() {

@@ -25,8 +25,10 @@ func newTopicsCommand(a *app) *cobra.Command {
 		Use:   "topics",
 		Short: "Create the missing topics and check all of them",
 		Long: `Create the topics of Weft that are missing, as the section topics of the configuration says, and check that all have the
-configured partition count. Topics that exist are not changed. The topics of your inlets are yours: they are shown, not
-created. With --check nothing is created. Exit status 1 if a topic is missing or has another partition count.`,
+configured partition count and take events of collector.max_event_bytes. Of topics that exist nothing is changed but a
+max.message.bytes that is too low for that. The topics of your inlets are yours: they are shown, not
+created. With --check nothing is created. Exit status 1 if a topic is missing, has another partition
+count or takes too little.`,
 		Example: `  weft topics --config weft.yaml
   weft topics --check`,
 		GroupID: groupTools,
@@ -47,7 +49,7 @@ created. With --check nothing is created. Exit status 1 if a topic is missing or
 			ctx, cancel := context.WithTimeout(cmd.Context(), topicsTimeout)
 			defer cancel()
 			if !checkOnly {
-				if err := client.EnsureTopics(ctx, cfg.Topics.Set().Specs(), cfg.Topics); err != nil {
+				if err := client.EnsureTopics(ctx, cfg.TopicSpecs(), cfg.Topics); err != nil {
 					return err
 				}
 			}
@@ -62,7 +64,7 @@ created. With --check nothing is created. Exit status 1 if a topic is missing or
 func printTopics(ctx context.Context, out io.Writer, client *stream.Client, cfg config.Config) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	wrong := false
-	for _, s := range cfg.Topics.Set().Specs() {
+	for _, s := range cfg.TopicSpecs() {
 		state, err := topicState(ctx, client, s)
 		if err != nil {
 			return err
@@ -101,6 +103,13 @@ func topicState(ctx context.Context, client *stream.Client, s topic.Spec) (strin
 		return "", err
 	case n != s.Partitions:
 		return fmt.Sprintf("has %d partitions: the count is fixed for a deployment's life, use another prefix", n), nil
+	}
+	limits, err := client.MessageLimits(ctx, []string{s.Name})
+	if err != nil {
+		return "", err
+	}
+	if limit, known := limits[s.Name]; known && limit < s.RecordBytes {
+		return fmt.Sprintf("max.message.bytes is %d, too low for events of collector.max_event_bytes: want %d or more", limit, s.RecordBytes), nil
 	}
 	return topicFine, nil
 }
