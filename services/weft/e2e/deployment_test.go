@@ -52,6 +52,8 @@ type options struct {
 	delay      string // of the journey; "": an hour, which no test waits for
 	till       bool   // with the till inlet
 	database   string // "": one of its own
+	// sources makes topics and gives files for the collector's sources_dir; nil: none.
+	sources func(d *deployment) map[string]string
 }
 
 // fewPartitions is enough to have keys on different ones, and quick to start.
@@ -100,6 +102,9 @@ func deploy(t *testing.T, opt options) *deployment {
 	if opt.till {
 		d.kafka.createTopic(d.till, 2)
 	}
+	if opt.sources != nil {
+		d.addSources()
+	}
 	d.run("topics")
 	t.Cleanup(d.stop)
 	for _, name := range d.names() {
@@ -109,6 +114,18 @@ func deploy(t *testing.T, opt options) *deployment {
 		d.processes[name].awaitReady()
 	}
 	return d
+}
+
+// addSources writes the files and tells the collector where they are.
+func (d *deployment) addSources() {
+	d.t.Helper()
+	dir := filepath.Join(d.dir, "sources")
+	require.NoError(d.t, os.MkdirAll(dir, 0o700))
+	for name, text := range d.opt.sources(d) {
+		require.NoError(d.t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	p := d.processes[collector]
+	p.environ = append(p.environ, "WEFT_COLLECTOR_SOURCES_DIR="+dir)
 }
 
 // names are the services in the order of the pipeline.
