@@ -37,6 +37,11 @@ const (
 	HeaderOrigin     = "weft-origin"      // events.rejected: topic:partition:offset it came from, the HTTP path, or the source position of an output that was too large
 )
 
+// HeaderReplayOf stands on records of events.inbox that are a repaired copy of one of events.rejected, whose
+// topic:partition:offset it names. The collector takes such a record as its source's own: it keeps the headers for
+// source, brand, message id, receipt, trust and age.
+const HeaderReplayOf = "weft-replay-of"
+
 // SchemaVersion is the version of all record schemas that this binary writes. A newer binary reads the
 // older; an older one refuses a newer record cleanly.
 const SchemaVersion = 1

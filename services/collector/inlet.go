@@ -82,6 +82,7 @@ func newInlets(cfg config.Config, deps Deps, in *intake, m *metrics) ([]*inlet, 
 			errs = append(errs, fmt.Errorf("source %s: %w", c.Name, err))
 		}
 		x.reader = r
+		in.know(src, r)
 		m.down.WithLabelValues(c.Name).Set(0)
 		m.held.WithLabelValues(c.Name).Set(0)
 		list = append(list, x)

@@ -117,6 +117,9 @@ func (in *inlet) guarded(ctx context.Context, rec *stream.Record) (r record, err
 // skips is for neither topic. The same record gives the same key, body and position, whoever reads it and when. The
 // error is that it cannot be read now.
 func (in *inlet) record(ctx context.Context, rec *stream.Record) (record, error) {
+	if _, copied := topic.View(rec.Headers, topic.HeaderReplayOf); copied && in.source.name == config.InboxSource {
+		return in.replayed(ctx, rec)
+	}
 	origin := in.origin(rec)
 	id := origin
 	meta, e, err := in.event(ctx, rec)

@@ -42,6 +42,15 @@ type intake struct {
 	suppressed *suppression.List
 	proxies    enrich.Proxies
 	clocks     *skew.Clocks
+	// senders are the sources by name, filled while the collector is made: a repaired copy of a rejected event is its
+	// source's, whichever door it was rejected at.
+	senders map[string]sourceReader
+}
+
+// sourceReader is a source, and of a topic what reads its records.
+type sourceReader struct {
+	source *source
+	reader recordReader // nil: the source sends over HTTP
 }
 
 // newIntake reads the suppression list for the first time.
@@ -66,6 +75,14 @@ const (
 	leftDropped    = "dropped"    // a transformation says so
 	leftDiscarded  = "discarded"  // a record that cannot be an event, of a source whose dead_letter is drop
 )
+
+// know notes a source by its name.
+func (in *intake) know(src *source, reader recordReader) {
+	if in.senders == nil {
+		in.senders = map[string]sourceReader{}
+	}
+	in.senders[src.name] = sourceReader{src, reader}
+}
 
 // record is a record with the topic it is for.
 type record struct {

@@ -34,6 +34,9 @@ func newKeys(in *intake) (*keys, error) {
 		case s.Name == UnsubscribeSource:
 			errs = append(errs, fmt.Errorf("collector.sources[%d].name: %q is the collector's own", i, s.Name))
 		}
+		if err == nil {
+			in.know(src, nil)
+		}
 		if s.WriteKey != "" {
 			k.add(sha256.Sum256([]byte(s.WriteKey)), src)
 		}

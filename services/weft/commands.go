@@ -19,6 +19,7 @@ func commands(a *app) []*cobra.Command {
 		newConfigCommand(),
 		newJourneyCommand(a),
 		newRebuildCommand(a),
+		newRejectedCommand(a),
 		newReplayCommand(a),
 		newSourcesCommand(a),
 		newTailCommand(a),
