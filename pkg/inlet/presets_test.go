@@ -35,3 +35,13 @@ func TestPresets(t *testing.T) {
 	_, err = PresetNamed("nosuch")
 	require.ErrorContains(t, err, "till_sale")
 }
+
+// Rows of the CDNOW master file, as a till would write them to a topic.
+func TestTillPresetOfCDNOW(t *testing.T) {
+	r, err := New(config.KafkaInlet{Format: config.FormatCSV, CSV: config.CSVLines{Columns: []string{"customer_id", "date", "cds", "dollars"}, Separator: " ", Numbers: []string{"dollars"}},
+		Preset: "till_sale", Mapping: map[string]string{"properties.currency": "'USD'", "properties.quantity": "= number(record.cds)"}}, nil)
+	require.NoError(t, err)
+	got, err := r.Read(t.Context(), Record{Value: []byte("00001 19970101 1 11.77")})
+	require.NoError(t, err)
+	require.JSONEq(t, `{"type":"track","event":"Order Completed","userId":"00001","timestamp":"1997-01-01T00:00:00.000Z","properties":{"total":11.77,"currency":"USD","quantity":1,"products":[]}}`, string(got.Body))
+}

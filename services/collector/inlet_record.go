@@ -83,7 +83,7 @@ func (in *inlet) lettered(rec *stream.Record, r record) (record, error) {
 	case config.DeadLetterStop:
 		var why string
 		if text, ok := topic.Get(r.Headers, topic.HeaderError); ok {
-			why = string(text)
+			why = text
 		}
 		err := fmt.Errorf("%s cannot be an event, and the source is to stop then (dead_letter): %s: %w", in.origin(rec), why, stream.ErrStop)
 		in.stopped(err) // before the group is left, so that it does not look ready meanwhile
