@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/weft-cdp/weft/pkg/config"
-	"github.com/weft-cdp/weft/pkg/embedded"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 	"github.com/weft-cdp/weft/schemas/journeys"
@@ -124,11 +123,14 @@ func Journey(delay time.Duration) ([]byte, error) {
 
 // freeAddress is prefer if nothing listens there, else a free port on loopback.
 func freeAddress(prefer string) (string, error) {
-	if l, err := net.Listen("tcp", prefer); err == nil {
-		return prefer, l.Close()
+	l, err := net.Listen("tcp", prefer)
+	if err != nil {
+		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			return "", fmt.Errorf("find a free port: %w", err)
+		}
 	}
-	port, err := embedded.FreePort()
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), err
+	address := l.Addr().String()
+	return address, l.Close()
 }
 
 // NewDoors opens the ways in: the HTTP door with the keys of sources, and a till's topic, which is made if
