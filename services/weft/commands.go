@@ -18,6 +18,7 @@ func commands(a *app) []*cobra.Command {
 		newCheckCommand(a),
 		newConfigCommand(),
 		newJourneyCommand(a),
+		newPlanCommand(a),
 		newRebuildCommand(a),
 		newRejectedCommand(a),
 		newReplayCommand(a),
