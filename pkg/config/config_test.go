@@ -236,6 +236,7 @@ func TestValidateNamesThePath(t *testing.T) {
 		"collector.historical_after":        func(c *Config) { c.Collector.HistoricalAfter = 0 },
 		"collector.spool_max_bytes":         func(c *Config) { c.Collector.SpoolMaxBytes = 1 },
 		"collector.spool_dir":               func(c *Config) { c.Collector.SpoolDir = "" },
+		"collector.drain_delay":             func(c *Config) { c.Collector.DrainDelay = c.Admin.ShutdownTimeout },
 		"collector.spool_after":             func(c *Config) { c.Collector.SpoolAfter = c.Collector.ProduceTimeout },
 		"collector.produce_timeout":         func(c *Config) { c.Collector.ProduceTimeout = 0 },
 		"collector.unsubscribe_secret_file": func(c *Config) { c.Collector.UnsubscribeSecret = "" },

@@ -240,32 +240,6 @@ func (l *batchLane) close() {
 	l.signal()
 }
 
-// take returns what goes into the next request; last means that nothing will come any more.
-func (*Batcher) take(l *batchLane) (batch []*pending, f *flight, last bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	f = &flight{}
-	size, n := 0, 0
-	for _, p := range l.queue {
-		if p.done {
-			n++
-			continue
-		}
-		if size += p.size + maxDeltaSize; size > maxProduceBytes && len(batch) > 0 {
-			break
-		}
-		n++
-		p.flight = f
-		batch = append(batch, p)
-	}
-	clear(l.queue[:n])
-	if l.queue = l.queue[n:]; len(l.queue) == 0 {
-		l.queue = nil
-	}
-	f.waiting = len(batch)
-	return batch, f, l.closed && len(l.queue) == 0
-}
-
 // maxDeltaSize is what the offset within the batch may add to a record's size.
 const maxDeltaSize = 4
 

@@ -24,6 +24,7 @@ type wireMetrics struct {
 	other              *apiMetrics
 	fetched, produced  prometheus.Counter // records
 	retries, throttled prometheus.Counter
+	deferred           prometheus.Counter
 }
 
 // apiMetrics are those of one kind of request.
@@ -47,6 +48,8 @@ func newWireMetrics(reg prometheus.Registerer) (*wireMetrics, error) {
 			Name: "weft_stream_throttled_seconds_total", Help: "Time for which brokers held back this client, by a quota.",
 		}),
 	}
+	m.deferred = prometheus.NewCounter(prometheus.CounterOpts{Name: "weft_stream_hot_key_deferred_total",
+		Help: "Times that records of one key were held back for a later request, because others of its partition waited."})
 	api := func(name string) *apiMetrics {
 		return &apiMetrics{
 			answered: requests.WithLabelValues(name, "answered"), failed: requests.WithLabelValues(name, "failed"),
@@ -60,7 +63,7 @@ func newWireMetrics(reg prometheus.Registerer) (*wireMetrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{requests, sent, received, records, m.retries, m.throttled} {
+	for _, c := range []prometheus.Collector{requests, sent, received, records, m.retries, m.throttled, m.deferred} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

@@ -5,44 +5,9 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"sync/atomic"
 
 	"github.com/klauspost/compress/gzip"
 )
-
-// budget bounds the bytes that requests hold in memory. It never waits: a door without room says so.
-type budget struct {
-	max  int64
-	used atomic.Int64
-}
-
-func (b *budget) take(n int64) bool {
-	if b.used.Add(n) > b.max {
-		b.used.Add(-n)
-		return false
-	}
-	return true
-}
-
-// lease is what one request holds of the budget. For one goroutine.
-type lease struct {
-	b    *budget
-	held int64
-}
-
-// grow takes n more bytes; false: there is no room.
-func (l *lease) grow(n int) bool {
-	if !l.b.take(int64(n)) {
-		return false
-	}
-	l.held += int64(n)
-	return true
-}
-
-func (l *lease) release() {
-	l.b.used.Add(-l.held)
-	l.held = 0
-}
 
 var (
 	errBodyTooLarge = errors.New("request is too large")
@@ -176,8 +141,7 @@ func all(source io.Reader, length int64, most int, room *lease) ([]byte, error) 
 			}
 			grown := make([]byte, len(out), size)
 			copy(grown, out)
-			room.b.used.Add(-int64(cap(out)))
-			room.held -= int64(cap(out))
+			room.give(cap(out))
 			out = grown
 		}
 	}

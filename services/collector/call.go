@@ -62,7 +62,7 @@ func (d *door) call(r *http.Request, ep endpoint, path string) answer {
 	case c.final:
 		return unknownKey()
 	}
-	room := &lease{b: d.budget}
+	room := &lease{b: d.budget, of: d.shareOf(c.source)}
 	defer room.release()
 	body, err := d.reader.read(r.Body, r.ContentLength, limit, room)
 	c.received = d.received()
@@ -70,6 +70,14 @@ func (d *door) call(r *http.Request, ep endpoint, path string) answer {
 		return d.unreadable(&c, err, body, limit)
 	}
 	return d.taken(&c, body, room)
+}
+
+// shareOf is whose bytes a request's are.
+func (d *door) shareOf(s *source) *share {
+	if s == nil {
+		return &d.strangers
+	}
+	return &s.share
 }
 
 // refusal says why the call's source may not send now, whatever it sends.
@@ -120,6 +128,7 @@ func (d *door) taken(c *call, body []byte, room *lease) answer {
 		if a, refused := d.refusal(c); refused {
 			return a
 		}
+		room.move(&c.source.share)
 	}
 	switch limit := c.source.maxRequest; {
 	case len(body) > limit:

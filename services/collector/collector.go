@@ -26,6 +26,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,16 +39,8 @@ import (
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
-// Limits of the HTTP server. SDKs send what they have at once, so a sender that needs longer is broken or
-// hostile; the answer may take as long as Kafka is given (collector.produce_timeout) and a little more.
-const (
-	headerTimeout  = 5 * time.Second
-	readTimeout    = 30 * time.Second
-	idleTimeout    = 75 * time.Second // above the 60 s after which common load balancers drop idle connections
-	answerSlack    = 5 * time.Second
-	maxHeaderBytes = 16 << 10
-	topicsPause    = time.Second // between looks at whether the topics exist
-)
+// topicsPause is the time between looks at whether the topics exist.
+const topicsPause = time.Second
 
 // Deps is what the collector stands on. All but Store and Listen are required.
 type Deps struct {
@@ -77,6 +70,8 @@ type Service struct {
 
 	collected, rejected *stream.Batcher
 	spool               *spool.Spool // nil: none
+
+	closing atomic.Bool // the door will close soon
 
 	mu       sync.Mutex
 	listener net.Listener
@@ -224,39 +219,11 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	<-ctx.Done()
 	s.become(errNotListening)
-	s.drain(ctx, server)
+	s.shut(ctx, server)
 	workers.Wait()
 	stopSending()
 	batchers.Wait()
 	return closeSpool(s.spool, fatal)
-}
-
-func (s *Service) server() (*http.Server, error) {
-	faults, err := zap.NewStdLogAt(s.deps.Log, zap.WarnLevel)
-	if err != nil {
-		return nil, fmt.Errorf("make the HTTP server's log: %w", err)
-	}
-	return &http.Server{
-		Handler:           s.door,
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      readTimeout + s.cfg.Collector.ProduceTimeout + answerSlack,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          faults,
-	}, nil
-}
-
-// drain lets requests in flight end under their own deadline.
-func (s *Service) drain(ctx context.Context, server *http.Server) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Admin.ShutdownTimeout)
-	defer cancel()
-	if err := server.Shutdown(ctx); err != nil {
-		s.deps.Log.Warn("requests cut off at shutdown", zap.Error(err))
-		if err := server.Close(); err != nil {
-			s.deps.Log.Warn("closing the HTTP door did not work", zap.Error(err))
-		}
-	}
 }
 
 // awaitTopics waits until the topics exist and checks their partition count: with another one a key would

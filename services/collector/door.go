@@ -59,6 +59,7 @@ type door struct {
 	intake              *intake
 	reader              reader
 	budget              *budget
+	strangers           share // of the bytes in flight: of requests whose source is not known yet
 	collected, rejected sender
 	secret              []byte
 	page                *template.Template

@@ -63,7 +63,7 @@ func (d *door) pixelCall(c *call, query url.Values, raw string) answer {
 	case err != nil:
 		return refuse(http.StatusBadRequest, event.Reason(err, event.InvalidJSON), err.Error())
 	}
-	room := &lease{b: d.budget}
+	room := &lease{b: d.budget, of: d.shareOf(c.source)}
 	defer room.release()
 	if !room.grow(len(body)) {
 		return later(codeOverloaded, "too many bytes are in flight; come again")

@@ -20,6 +20,7 @@ type source struct {
 	maxRequest          int
 	maxEvent            int
 	steps               []step
+	share               share // of the bytes in flight
 }
 
 // newSource compiles one; its error names the field.
