@@ -56,6 +56,7 @@ func pixelOf(path string) (endpoint, bool) {
 type door struct {
 	cfg                 config.Collector
 	keys                *keys
+	hooks               map[string]*hook
 	intake              *intake
 	reader              reader
 	budget              *budget
@@ -72,6 +73,10 @@ func newDoor(cfg config.Collector, in *intake, collected, rejected sender, m *me
 	if err != nil {
 		return nil, err
 	}
+	hooks, err := newHooks(in)
+	if err != nil {
+		return nil, err
+	}
 	secret, err := config.LoadOrCreateSecret(cfg.UnsubscribeSecret)
 	if err != nil {
 		return nil, fmt.Errorf("collector.unsubscribe_secret_file: %w", err)
@@ -81,7 +86,7 @@ func newDoor(cfg config.Collector, in *intake, collected, rejected sender, m *me
 		return nil, fmt.Errorf("read the unsubscribe page: %w", err)
 	}
 	return &door{
-		cfg: cfg, keys: k, intake: in, budget: &budget{max: int64(cfg.MaxInFlightBytes)},
+		cfg: cfg, keys: k, hooks: hooks, intake: in, budget: &budget{max: int64(cfg.MaxInFlightBytes)},
 		collected: collected, rejected: rejected, secret: secret, page: page, metrics: m, log: log,
 	}, nil
 }
@@ -121,6 +126,7 @@ func (d *door) route(r *http.Request) (name string, a answer) {
 	pixel, isPixel := pixelOf(path)
 	key, isSettings := strings.CutPrefix(below, "projects/")
 	key, hasSettings := strings.CutSuffix(key, "/settings")
+	hook, isHook := strings.CutPrefix(path, hookPath)
 	switch {
 	case isV1 && isCall:
 		if r.Method != http.MethodPost {
@@ -138,6 +144,8 @@ func (d *door) route(r *http.Request) (name string, a answer) {
 		return "metrics", ok(`{"success":true}`)
 	case isV1 && isSettings && hasSettings && !strings.Contains(key, "/"):
 		return "settings", d.settings(r, key)
+	case isHook:
+		return "hooks", d.hook(r, hook)
 	case path == unsubscribe.Path:
 		return "unsubscribe", d.unsubscribe(r)
 	case path == "/health":

@@ -22,7 +22,7 @@ func newKeys(in *intake) (*keys, error) {
 	k := &keys{}
 	var errs []error
 	for i, s := range in.cfg.Sources {
-		if s.KindOrDefault() == config.KindKafka {
+		if kind := s.KindOrDefault(); kind == config.KindKafka || kind == config.KindWebhook {
 			continue
 		}
 		src, err := newSource(in, s)

@@ -23,6 +23,7 @@ type metrics struct {
 	down        *prometheus.GaugeVec
 	held        *prometheus.GaugeVec
 	discarded   *prometheus.CounterVec
+	hooks       *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -53,9 +54,11 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "Partitions of an inlet in this process whose next record cannot be read now, because the schema registry does not answer."}, []string{"inlet"}),
 		discarded: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_discarded_total",
 			Help: "Records of inlets with dead_letter: drop that cannot be events, by source and reason."}, []string{"source", "reason"}),
+		hooks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_hooks_total",
+			Help: "What became of webhooks, by source: events made of them, items ignored because they are nothing of a customer's, items refused (on events.rejected), and deliveries without a valid signature (unsigned)."}, []string{"source", "result"}),
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.refused, m.events, m.rejected, m.transformed, m.violations, m.listed, m.inFlight, m.lag, m.down, m.held, m.discarded} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.refused, m.events, m.rejected, m.transformed, m.violations, m.listed, m.inFlight, m.lag, m.down, m.held, m.discarded, m.hooks} {
 		errs = append(errs, reg.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -1,0 +1,175 @@
+package collector
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/event"
+	inlets "github.com/weft-cdp/weft/pkg/inlet"
+	"github.com/weft-cdp/weft/services/collector/hooks"
+)
+
+// hookPath is where webhooks are sent to, with the name of their source behind it.
+const hookPath = "/v1/hooks/"
+
+// codeUnsigned is the answer to a delivery that does not prove who sent it.
+const codeUnsigned = "invalid_signature"
+
+// What becomes of a webhook's deliveries and their items, as the metric says it.
+const (
+	hookEvent    = "event"
+	hookIgnored  = "ignored"
+	hookRefused  = "refused"
+	hookUnsigned = "unsigned"
+)
+
+// hook is a source of kind webhook.
+type hook struct {
+	source *source
+	reader hooks.Hook
+}
+
+// newHooks compiles the sources of kind webhook, by name. The error names every field that is wrong.
+func newHooks(in *intake) (map[string]*hook, error) {
+	list := map[string]*hook{}
+	var errs []error
+	for _, s := range in.cfg.Sources {
+		if s.KindOrDefault() != config.KindWebhook {
+			continue
+		}
+		src, err := newSource(in, s)
+		if err == nil {
+			var r hooks.Hook
+			if r, err = newHook(s.Webhook); err != nil {
+				err = fmt.Errorf("source %s: webhook.%w", s.Name, err)
+			}
+			list[s.Name] = &hook{src, r}
+		}
+		errs = append(errs, err)
+		for _, result := range []string{hookEvent, hookIgnored, hookRefused, hookUnsigned} {
+			in.metrics.hooks.WithLabelValues(s.Name, result)
+		}
+	}
+	return list, errors.Join(errs...)
+}
+
+func newHook(w config.SourceWebhook) (hooks.Hook, error) {
+	secrets, err := readSecrets(w.SecretFile)
+	if err != nil {
+		return nil, fmt.Errorf("secret_file: %w", err)
+	}
+	opt := hooks.Options{
+		Provider: w.Provider, Secrets: secrets, Tolerance: w.Tolerance, CustomerType: w.CustomerType,
+		Generic: hooks.GenericOptions{
+			Header: w.Header, Algorithm: w.Algorithm, Encoding: w.Encoding, Prefix: w.Prefix, Signed: w.Signed,
+			TimestampHeader: w.TimestampHeader, IDHeader: w.IDHeader, EventNames: w.EventNames,
+		},
+	}
+	if len(w.Mapping) > 0 {
+		m, err := inlets.CompileMapping(w.Mapping)
+		if err != nil {
+			return nil, fmt.Errorf("mapping: %w", err)
+		}
+		opt.Generic.Mapping = m.Event
+	}
+	return hooks.New(opt)
+}
+
+// readSecrets reads one secret per line, or keys in PEM one after the other.
+func readSecrets(path string) ([][]byte, error) {
+	text, err := os.ReadFile(path) //nolint:gosec // the path is the operator's configuration
+	if err != nil {
+		return nil, err
+	}
+	var list [][]byte
+	const begin = "-----BEGIN "
+	if bytes.Contains(text, []byte(begin)) {
+		for _, block := range strings.Split(string(text), begin)[1:] {
+			list = append(list, []byte(begin+block))
+		}
+		return list, nil
+	}
+	for line := range bytes.Lines(text) {
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			list = append(list, line)
+		}
+	}
+	return list, nil
+}
+
+// hook takes one delivery of a webhook. Nothing of it is kept, or told, before it has proven who sent it.
+func (d *door) hook(r *http.Request, name string) answer {
+	h := d.hooks[name]
+	switch {
+	case h == nil:
+		return refuse(http.StatusNotFound, codeNotFound, "there is no source of kind webhook with this name")
+	case r.Method != http.MethodPost:
+		return notAllowed(http.MethodPost)
+	}
+	c := call{ctx: r.Context(), path: hookPath + name, source: h.source, received: d.received()} // its client is a provider, no person
+	if a, refused := d.refusal(&c); refused {
+		return a
+	}
+	room := &lease{b: d.budget}
+	defer room.release()
+	body, err := d.reader.read(r.Body, r.ContentLength, h.source.maxRequest, room)
+	c.received = d.received()
+	switch {
+	case errors.Is(err, errNoRoom):
+		return later(codeOverloaded, "too many bytes are in flight; come again")
+	case errors.Is(err, errBodyTooLarge):
+		err = tooLargeRequest(h.source.maxRequest)
+		return refuse(h.source.status(event.TooLarge), event.TooLarge, err.Error())
+	case errors.Is(err, errGzip):
+		return refuse(http.StatusBadRequest, reasonInvalidGzip, err.Error())
+	case err != nil:
+		return refuse(http.StatusRequestTimeout, codeIncomplete, "the request ended before its body was complete")
+	}
+	delivery := &hooks.Delivery{Header: r.Header.Get, Body: body, Received: c.received}
+	if err := h.reader.Verify(delivery); err != nil {
+		d.metrics.hooks.WithLabelValues(name, hookUnsigned).Inc()
+		return refuse(http.StatusUnauthorized, codeUnsigned, err.Error())
+	}
+	res := h.reader.Events(delivery)
+	recs := d.hooked(&c, &res)
+	if wait := h.source.bucket.take(len(recs), c.received); wait > 0 {
+		d.metrics.refused.WithLabelValues(name, codeRateLimited).Inc()
+		return tooFast(wait, h.source.bucket.perSecond)
+	}
+	if err := d.send(c.ctx, recs); err != nil {
+		d.log.Debug("webhook not acknowledged by kafka", zap.String("source", name), zap.Error(err))
+		return later(codeUnavailable, "the events could not be stored; come again")
+	}
+	d.metrics.hooks.WithLabelValues(name, hookEvent).Add(float64(len(res.Events)))
+	d.metrics.hooks.WithLabelValues(name, hookIgnored).Add(float64(res.Ignored))
+	d.metrics.hooks.WithLabelValues(name, hookRefused).Add(float64(len(res.Refused)))
+	return ok(`{"success":true}`)
+}
+
+// hooked makes the records of a delivery.
+func (d *door) hooked(c *call, res *hooks.Result) []record {
+	it := item{meta: c.source.meta(c.received), source: c.source}
+	recs := make([]record, 0, len(res.Events)+len(res.Refused))
+	for i, body := range res.Events {
+		it.body = body
+		place := ""
+		if len(res.Events) > 1 {
+			place = "event[" + strconv.Itoa(i) + "]"
+		}
+		recs = append(recs, d.intake.take(it, event.Filling{MessageID: newMessageID}, c.path, place))
+	}
+	for _, x := range res.Refused {
+		meta := it.meta
+		meta.MessageID = newMessageID()
+		recs = append(recs, d.intake.reject(x.Item, meta, nil, x.Why, c.path, ""))
+	}
+	return recs
+}
