@@ -77,7 +77,7 @@ func (p *Plan) Check(e *event.Event) Verdict {
 	}
 	tree, err := event.Tree(e.Body)
 	if err == nil {
-		err = comparable(tree)
+		err = affordable(tree)
 	}
 	if err == nil {
 		err = r.schema.Validate(tree)
@@ -96,8 +96,8 @@ func (p *Plan) Check(e *event.Event) Verdict {
 	return v
 }
 
-// comparable refuses numbers that would cost more to compare than an event is worth.
-func comparable(v any) error {
+// affordable refuses numbers that would cost more to compare than an event is worth.
+func affordable(v any) error {
 	switch v := v.(type) {
 	case json.Number:
 		_, exponent, _ := strings.Cut(strings.ToLower(string(v)), "e")
@@ -106,13 +106,13 @@ func comparable(v any) error {
 		}
 	case map[string]any:
 		for _, x := range v {
-			if err := comparable(x); err != nil {
+			if err := affordable(x); err != nil {
 				return err
 			}
 		}
 	case []any:
 		for _, x := range v {
-			if err := comparable(x); err != nil {
+			if err := affordable(x); err != nil {
 				return err
 			}
 		}

@@ -204,7 +204,7 @@ func (r *rule) compile(schema map[string]any, i int) error {
 		for _, name := range []string{"properties", "traits"} { // the rest of an event is the SDKs', not the source's
 			members, _ := top["properties"].(map[string]any)
 			if below, ok := members[name].(map[string]any); ok {
-				r.close(below, url+"#/properties/"+name)
+				r.shut(below, url+"#/properties/"+name)
 			}
 		}
 	}
@@ -226,9 +226,9 @@ func (r *rule) compile(schema map[string]any, i int) error {
 // them: where one stands, unevaluatedProperties is used, which does.
 var applicators = []string{"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if", "dependentSchemas"}
 
-// close has the schema at url refuse members that it does not name, and all objects below it. A schema that names
+// shut has the schema at url refuse members that it does not name, and all objects below it. A schema that names
 // no members, or that says itself what others may be, stays as it is.
-func (r *rule) close(schema map[string]any, url string) {
+func (r *rule) shut(schema map[string]any, url string) {
 	members, named := schema["properties"].(map[string]any)
 	_, said := schema["additionalProperties"]
 	_, saidToo := schema["unevaluatedProperties"]
@@ -245,10 +245,10 @@ func (r *rule) close(schema map[string]any, url string) {
 	}
 	for name, below := range members {
 		if below, ok := below.(map[string]any); ok {
-			r.close(below, url+"/properties/"+pointer(name))
+			r.shut(below, url+"/properties/"+pointer(name))
 		}
 	}
 	if items, ok := schema["items"].(map[string]any); ok {
-		r.close(items, url+"/items")
+		r.shut(items, url+"/items")
 	}
 }
