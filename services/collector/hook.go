@@ -118,7 +118,7 @@ func (d *door) hook(r *http.Request, name string) answer {
 	if a, refused := d.refusal(&c); refused {
 		return a
 	}
-	room := &lease{b: d.budget}
+	room := &lease{b: d.budget, of: d.shareOf(nil)} // whoever sends it is not known yet
 	defer room.release()
 	body, err := d.reader.read(r.Body, r.ContentLength, h.source.maxRequest, room)
 	c.received = d.received()
@@ -138,6 +138,7 @@ func (d *door) hook(r *http.Request, name string) answer {
 		d.metrics.hooks.WithLabelValues(name, hookUnsigned).Inc()
 		return refuse(http.StatusUnauthorized, codeUnsigned, err.Error())
 	}
+	room.move(&h.source.share)
 	res := h.reader.Events(delivery)
 	recs := d.hooked(&c, &res)
 	if wait := h.source.bucket.take(len(recs), c.received); wait > 0 {
