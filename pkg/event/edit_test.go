@@ -51,7 +51,7 @@ func TestRemoveTakesMembersOut(t *testing.T) {
 }
 
 func TestReplaceTouchesEveryOne(t *testing.T) {
-	hide := func(raw []byte) []byte { return []byte(`"x"`) }
+	hide := func([]byte) []byte { return []byte(`"x"`) }
 	for _, c := range []struct{ path, from, to string }{
 		{"a", `{"a": 1 ,"a":{"b":2}}`, `{"a": "x" ,"a":"x"}`},
 		{"a.b[*]", `{"a":{"b":[1, [2]]}}`, `{"a":{"b":["x", "x"]}}`},
