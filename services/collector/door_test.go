@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -28,7 +29,13 @@ import (
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleEnv); role != "" {
+		serveRole(role)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var now = time.Date(2026, 11, 22, 7, 0, 0, 123456789, time.UTC)
 
