@@ -47,14 +47,14 @@ func compose(item []byte, list []member, fill Filling) ([]byte, error) {
 		}
 		edits = append(edits, edit{m.from, m.to, AppendJSONString(nil, value)})
 	}
-	if m := findMember(item, list, "type"); m == nil || textOf(item[m.from:m.to]) != string(typ) {
+	if m := findMember(item, list, "type"); m == nil || RawText(item[m.from:m.to]) != string(typ) {
 		put("type", m, string(typ))
 	}
 	if fill.MessageID != nil {
 		m := findMember(item, list, "messageId")
 		missing := m == nil
 		if !missing {
-			s, err := scalar("messageId", item[m.from:m.to], false)
+			s, err := scalar("messageId", item[m.from:m.to], true)
 			missing = err == nil && s == "" // a faulty one is for Decode to name
 		}
 		if missing {

@@ -111,10 +111,15 @@ func FuzzCompose(f *testing.F) {
 		if !json.Valid(out) {
 			t.Fatalf("%q became %q", item, out)
 		}
-		whole, err := Complete(item, fill, Meta{ReceivedAt: received})
+		var r Reader
+		out2, err := r.Compose(item, fill)
+		if err != nil || !bytes.Equal(out, out2) {
+			t.Fatalf("a Reader makes %q (%v) of it, not %q", out2, err, out)
+		}
+		whole, err := r.DecodeComposed(out2, Meta{ReceivedAt: received})
 		parts, err2 := Decode(out, Meta{ReceivedAt: received})
 		if Reason(err, "") != Reason(err2, "") || err == nil && (!bytes.Equal(whole.Body, out) || whole.MessageID != parts.MessageID || whole.Name != parts.Name) {
-			t.Fatalf("Complete differs: %v, %v", err, err2)
+			t.Fatalf("DecodeComposed differs: %v, %v", err, err2)
 		}
 		if strings.TrimSpace(id) == "" {
 			return // nobody composes with such an id

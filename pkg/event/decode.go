@@ -123,33 +123,20 @@ func Decode(body []byte, m Meta) (*Event, error) {
 	if err != nil {
 		return nil, asError(err)
 	}
-	return fromScan(body, list, shape, m)
-}
-
-// Complete is Compose and then Decode in one pass where nothing is missing, for the collector: the event's Body
-// is what Compose returns.
-func Complete(item []byte, fill Filling, m Meta) (*Event, error) {
-	var room [24]member
-	list, shape, err := scanObject(item, room[:0])
-	if err != nil {
-		return nil, asError(err)
-	}
-	body, err := compose(item, list, fill)
-	if err != nil {
-		return nil, err
-	}
-	if len(body) != len(item) || &body[0] != &item[0] { // it was changed
-		return Decode(body, m)
-	}
-	return fromScan(body, list, shape, m)
-}
-
-func fromScan(body []byte, list []member, found shape, m Meta) (*Event, error) {
 	e := &Event{Meta: m, Body: body}
-	if err := e.read(list, found, nil); err != nil {
+	if err := e.read(list, shape, nil); err != nil {
 		return nil, err
 	}
 	return e, nil
+}
+
+// Complete is Compose and then Decode: the event's Body is what Compose returns.
+func Complete(item []byte, fill Filling, m Meta) (*Event, error) {
+	body, err := Compose(item, fill)
+	if err != nil {
+		return nil, err
+	}
+	return Decode(body, m)
 }
 
 // read fills e from the members of its body; r, if any, knows those of its context.

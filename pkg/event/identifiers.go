@@ -110,13 +110,18 @@ func (e *Event) countExternal() int {
 }
 
 // Key is the sender's own id for the person, by which events of one sender keep their order: anonymousId,
-// else userId, else the first external id, else e-mail, else phone; nil if the event names nobody.
+// else userId, else the first external id, else e-mail, else phone; nil if the event names nobody. It must not be
+// changed: of a Reader's event it is a part of the body.
 func (e *Event) Key() []byte {
+	own := e.AnonymousID
+	if own == "" {
+		own = e.UserID
+	}
 	switch {
-	case e.AnonymousID != "":
-		return []byte(e.AnonymousID)
-	case e.UserID != "":
-		return []byte(e.UserID)
+	case own != "" && e.alias:
+		return ViewText(own)
+	case own != "":
+		return []byte(own)
 	}
 	if ids := e.external(); len(ids) > 0 {
 		return []byte(ids[0].Value)
@@ -138,7 +143,7 @@ func (e *Event) Validate() error {
 		return missing(MissingUserID, "userId", "an alias names the id that is used from now on")
 	case e.countExternal() > MaxExternalIDs:
 		return missing(TooManyIDs, "context.externalIds", fmt.Sprintf("has more than %d entries", MaxExternalIDs))
-	case len(e.Identifiers()) == 0:
+	case e.UserID == "" && e.AnonymousID == "" && len(e.Identifiers()) == 0:
 		return missing(NoUserAnonID, "userId", "names nobody: neither userId nor anonymousId, e-mail, phone or external id")
 	case e.Type == Track && e.Name == "":
 		return missing(MissingEvent, "event", "a track has the name of its event")

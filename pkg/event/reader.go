@@ -11,12 +11,38 @@ type Reader struct {
 	event               Event
 	scan                scanner
 	list                []member
+	found               shape
 	properties, context Object
 }
 
 // Decode is the function of that name, but the event, and the texts of it, are valid until the next Decode,
 // and only as long as body is as it was.
 func (r *Reader) Decode(body []byte, m Meta) (*Event, error) {
+	if err := r.listed(body); err != nil {
+		return nil, err
+	}
+	return r.read(body, m)
+}
+
+// Compose is the function of that name. The event it makes is for DecodeComposed.
+func (r *Reader) Compose(item []byte, fill Filling) ([]byte, error) {
+	if err := r.listed(item); err != nil {
+		return nil, err
+	}
+	return compose(item, r.list, fill)
+}
+
+// DecodeComposed is Decode of what Compose returned last, or of another body made of it. Where it is still the item that
+// Compose was given, it is not scanned again.
+func (r *Reader) DecodeComposed(body []byte, m Meta) (*Event, error) {
+	if item := r.scan.b; len(body) == 0 || len(body) != len(item) || &body[0] != &item[0] {
+		return r.Decode(body, m)
+	}
+	return r.read(body, m)
+}
+
+// listed lists the members of body.
+func (r *Reader) listed(body []byte) error {
 	if r.scan.below == nil {
 		r.scan.below = r.below
 	}
@@ -24,11 +50,16 @@ func (r *Reader) Decode(body []byte, m Meta) (*Event, error) {
 	r.properties.b, r.context.b = nil, nil
 	list, found, err := r.scan.whole(r.list[:0])
 	if err != nil {
-		return nil, asError(err)
+		return asError(err)
 	}
-	r.list = list
+	r.list, r.found = list, found
+	return nil
+}
+
+// read reads the event of which the members are listed.
+func (r *Reader) read(body []byte, m Meta) (*Event, error) {
 	r.event = Event{Meta: m, Body: body, alias: true}
-	if err := r.event.read(list, found, r); err != nil {
+	if err := r.event.read(r.list, r.found, r); err != nil {
 		return nil, err
 	}
 	return &r.event, nil
@@ -79,6 +110,11 @@ func RawText(raw []byte) string {
 		}
 	}
 	return View(raw) // Decode has seen that it is UTF-8
+}
+
+// ViewText is s as bytes, without a copy: they must not be changed.
+func ViewText(s string) []byte {
+	return unsafe.Slice(unsafe.StringData(s), len(s)) //nolint:gosec // says so
 }
 
 // View is b as text, without a copy: it lives and changes as b does.

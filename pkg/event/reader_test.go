@@ -42,6 +42,46 @@ func TestReaderReadsAsDecodeDoes(t *testing.T) {
 	if allocs := testing.AllocsPerRun(100, func() { _, _ = r.Decode(body, m) }); allocs > 0 {
 		t.Fatalf("%v allocations per event", allocs)
 	}
+	fill := Filling{MessageID: func() string { return "made" }}
+	m.MessageID = ""
+	body = []byte(`{"type":"track","event":"A","anonymousId":"a","messageId":"m1","timestamp":"2026-01-02T03:04:05.678Z","context":{"page":{}}}`)
+	allocs := testing.AllocsPerRun(100, func() {
+		out, err := r.Compose(body, fill)
+		require.NoError(t, err)
+		e, err := r.DecodeComposed(out, m)
+		require.NoError(t, err)
+		require.NoError(t, e.Validate())
+		if View(e.Key()) != "a" {
+			t.Fatal(e.Key())
+		}
+	})
+	require.Zero(t, allocs)
+}
+
+// The items of a batch are found in the pass over the whole, or in one of their own: the same.
+func TestSplitFindsTheItemsOfTheFirstBatch(t *testing.T) {
+	for body, want := range map[string][]string{
+		`{"batch":[{"a":1}, 2 ],"batch":[3]}`:         {`{"a":1}`, "2"},
+		`{"b\u0061tch":[1,2]}`:                        {"1", "2"},
+		`{"b\u0061tch":[1,2],"batch":[3]}`:            {"3"},
+		`{"x":{"batch":[1]},"batch":[{"batch":[2]}]}`: {`{"batch":[2]}`},
+		"\uFEFF" + ` {"batch":[4]}`:                   {"4"},
+	} {
+		r, err := Split([]byte(body), 2)
+		require.NoError(t, err, body)
+		var got []string
+		for _, item := range r.Items {
+			got = append(got, string(item))
+		}
+		require.Equal(t, want, got, body)
+	}
+	for body, want := range map[string]string{
+		`{"batch":[1,2,3],"writeKey":"k"}`: TooManyEvents, `{"b\u0061tch":[1,2,3],"writeKey":"k"}`: TooManyEvents, `{"batch":[1,2,3],}`: InvalidJSON,
+	} {
+		r, err := Split([]byte(body), 2)
+		require.Equal(t, want, Reason(err, ""), body)
+		require.Equal(t, want == TooManyEvents, r.WriteKey == "k", body)
+	}
 }
 
 func TestOwnTime(t *testing.T) {

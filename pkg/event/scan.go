@@ -31,8 +31,13 @@ type scanner struct {
 	deepest int  // deepest nesting seen
 	keys    int  // members of all objects seen
 	escapes bool // the string scanned last has escapes
-	// maxItems bounds the elements that array lists; 0: no bound.
+	// maxItems bounds the elements that array lists; 0: no bound. more says that there are more: these are scanned too.
 	maxItems int
+	more     bool
+	// batch, if any, is the list that the elements of the outermost object's first array "batch" go to, so that they need
+	// no scan of their own; batchAt is where it begins.
+	batch   *[]span
+	batchAt int
 	// below, if any, names the list that the members of a member of the outermost object go to, so that they
 	// need no scan of their own; nil: none.
 	below func(key []byte, from int) *[]member
@@ -166,6 +171,9 @@ func (s *scanner) memberValue(m *member) (int, error) {
 			return i, err
 		case c == '{' && s.depth == 1 && s.below != nil && !m.keyEscaped:
 			return s.object(m.from, s.below(s.b[m.keyFrom:m.keyTo], m.from))
+		case c == '[' && s.depth == 1 && s.batch != nil && s.batchAt == 0 && !m.keyEscaped && string(s.b[m.keyFrom:m.keyTo]) == "batch":
+			s.batchAt = m.from
+			return s.array(m.from, s.batch)
 		}
 	}
 	return s.value(m.from)
@@ -190,9 +198,10 @@ func (s *scanner) array(i int, list *[]span) (int, error) {
 		}
 		if list != nil {
 			if s.maxItems > 0 && len(*list) == s.maxItems {
-				return i, &Error{Reason: TooManyEvents, Path: "batch", Detail: fmt.Sprintf("has more than %d events", s.maxItems)}
+				s.more, list = true, nil
+			} else {
+				*list = append(*list, span{from, i})
 			}
-			*list = append(*list, span{from, i})
 		}
 		if i = skipSpace(b, i); i >= len(b) {
 			return i, bad(i, "the text ends inside an array")

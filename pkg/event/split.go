@@ -10,6 +10,9 @@ import (
 // the batch, so their size counts up to 2,500 times; SDKs write less than 2 KB.
 const MaxBatchContextBytes = 64 << 10
 
+// usualItemBytes is what to expect of an item at least: memory for the places of items is a sixteenth of the body.
+const usualItemBytes = 256
+
 // Request is the body of one call, split. Slices alias it.
 type Request struct {
 	WriteKey string    // "writeKey" at the top, "" if none
@@ -28,14 +31,20 @@ type Request struct {
 func Split(body []byte, maxItems int) (Request, error) {
 	body = bytes.TrimPrefix(body, []byte("\uFEFF")) // some senders on Windows write a byte order mark
 	var room [24]member
-	list, _, err := scanObject(body, room[:0])
+	s := scanner{b: body, maxItems: maxItems}
+	var items []span
+	if maxItems > 0 {
+		items = make([]span, 0, min(len(body)/usualItemBytes+1, maxItems))
+		s.batch = &items
+	}
+	list, _, err := s.whole(room[:0])
 	if err != nil {
 		return Request{}, asError(err)
 	}
 	r := Request{WriteKey: stringOrNumber(find(body, list, "writeKey"))}
 	r.SentAt, _ = ParseTime(textOf(find(body, list, "sentAt")))
-	batch := find(body, list, "batch")
-	if len(batch) == 0 || batch[0] != '[' || maxItems == 0 {
+	at := findMember(body, list, "batch")
+	if at == nil || body[at.from] != '[' || maxItems == 0 {
 		r.Items = [][]byte{body}
 		return r, nil
 	}
@@ -49,14 +58,19 @@ func Split(body []byte, maxItems int) (Request, error) {
 	if n := max(len(r.Context), len(r.Integrations)); n > MaxBatchContextBytes {
 		return r, &Error{Reason: TooLarge, Path: "context", Detail: fmt.Sprintf("a batch-level context, or integrations, of %d bytes, at most %d", n, MaxBatchContextBytes)}
 	}
-	s := scanner{b: batch, maxItems: maxItems}
-	items := make([]span, 0, min(bytes.Count(batch, []byte("messageId")), maxItems))
-	if _, err = s.array(0, &items); err != nil {
-		return r, asError(err)
+	if s.batchAt != at.from { // its name is written with escapes
+		s = scanner{b: body, maxItems: maxItems}
+		items = items[:0]
+		if _, err = s.array(at.from, &items); err != nil {
+			return r, asError(err)
+		}
+	}
+	if s.more {
+		return r, &Error{Reason: TooManyEvents, Path: "batch", Detail: fmt.Sprintf("has more than %d events", maxItems)}
 	}
 	r.Items = make([][]byte, len(items))
 	for i, at := range items {
-		r.Items[i] = batch[at.from:at.to:at.to]
+		r.Items[i] = body[at.from:at.to:at.to]
 	}
 	return r, nil
 }

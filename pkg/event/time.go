@@ -31,9 +31,12 @@ func ParseTime(s string) (time.Time, bool) {
 			return time.Time{}, false
 		}
 	}
-	t, ok := parseCompact(s)
-	if !ok {
-		t, ok = parseUnix(s)
+	var t time.Time
+	var ok bool
+	if len(s) < 8 || s[4] != '-' { // 2006-01-02, the usual form, is no number
+		if t, ok = parseCompact(s); !ok {
+			t, ok = parseUnix(s)
+		}
 	}
 	if !ok {
 		t, ok = parseText(s)

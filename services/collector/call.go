@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -158,18 +157,19 @@ func (d *door) taken(c *call, body []byte, room *lease) answer {
 
 // records makes a record of each item, valid or not, in order.
 func (d *door) records(c *call, req event.Request, room *lease) ([]record, error) {
-	it := item{meta: c.source.meta(c.received), source: c.source, client: c.client}
+	it := item{meta: c.source.meta(c.received), source: c.source, client: c.client, desk: d.intake.desk()}
+	defer d.intake.desks.Put(it.desk)
 	it.meta.SentAt = req.SentAt
 	fill := event.Filling{Type: c.ep.typ, MessageID: newMessageID, Context: req.Context, Integrations: req.Integrations}
 	recs := make([]record, len(req.Items))
 	grown := 0
 	for i, body := range req.Items {
-		place := ""
+		at := place{}
 		if req.Batch {
-			place = "batch[" + strconv.Itoa(i) + "]"
+			at = place{"batch", i}
 		}
 		it.body = body
-		recs[i] = d.intake.take(it, fill, c.path, place)
+		recs[i] = d.intake.take(it, fill, c.path, at)
 		n := len(recs[i].Value)
 		if grown += n; grown > maxGrowth*d.cfg.MaxRequestBytes {
 			return nil, &event.Error{Reason: event.TooLarge, Path: "context", Detail: "with the batch-level context in every event the batch becomes too large; send smaller batches"}
@@ -207,7 +207,7 @@ func (d *door) unreadable(c *call, err error, body []byte, limit int) answer {
 func (d *door) keep(c *call, why error, body []byte) answer {
 	meta := c.source.meta(c.received)
 	meta.MessageID = newMessageID()
-	rec := d.intake.reject(body[:min(len(body), maxKeptBytes)], meta, nil, why, c.path, "")
+	rec := d.intake.reject(body[:min(len(body), maxKeptBytes)], meta, nil, why, c.path, place{})
 	if err := d.send(c.ctx, []record{rec}); err != nil {
 		d.log.Debug("rejected request not acknowledged by kafka", zap.Error(err))
 		return later(codeUnavailable, "the request could not be stored; come again")
@@ -250,9 +250,7 @@ func (d *door) send(ctx context.Context, recs []record) error {
 	if err != nil {
 		return err
 	}
-	for i := range recs {
-		d.intake.acknowledged(&recs[i])
-	}
+	d.intake.allAcknowledged(recs)
 	return nil
 }
 
@@ -267,7 +265,7 @@ func (d *door) sendSingly(ctx context.Context, recs []record) error {
 		if at := (*stream.RecordError)(nil); errors.As(err, &at) {
 			r := &recs[i]
 			why := &event.Error{Reason: reasonRefused, Detail: at.Error()}
-			*r = d.intake.reject(r.Value[:min(len(r.Value), maxKeptBytes)], r.meta, r.Key, why, "", "")
+			*r = d.intake.reject(r.Value[:min(len(r.Value), maxKeptBytes)], r.meta, r.Key, why, "", place{})
 			err = d.rejected.SendAll(ctx, []stream.Record{r.Record})
 		}
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"strconv"
 	"strings"
 
 	"go.uber.org/zap"
@@ -161,16 +160,16 @@ func (d *door) hooked(c *call, res *hooks.Result) []record {
 	recs := make([]record, 0, len(res.Events)+len(res.Refused))
 	for i, body := range res.Events {
 		it.body = body
-		place := ""
+		at := place{}
 		if len(res.Events) > 1 {
-			place = "event[" + strconv.Itoa(i) + "]"
+			at = place{"event", i}
 		}
-		recs = append(recs, d.intake.take(it, event.Filling{MessageID: newMessageID}, c.path, place))
+		recs = append(recs, d.intake.take(it, event.Filling{MessageID: newMessageID}, c.path, at))
 	}
 	for _, x := range res.Refused {
 		meta := it.meta
 		meta.MessageID = newMessageID()
-		recs = append(recs, d.intake.reject(x.Item, meta, nil, x.Why, c.path, ""))
+		recs = append(recs, d.intake.reject(x.Item, meta, nil, x.Why, c.path, place{}))
 	}
 	return recs
 }

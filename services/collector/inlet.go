@@ -338,7 +338,7 @@ func (in *inlet) produce(ctx context.Context, name string, partition int, made [
 // refused is the record of events.rejected for one that the broker refused: the first bytes as they came.
 func (in *inlet) refused(rec *stream.Record, r *record, refused *stream.RecordError) record {
 	why := &event.Error{Reason: reasonRefused, Detail: refused.Error()}
-	rejected := in.intake.reject(rec.Value[:min(len(rec.Value), maxKeptBytes)], r.meta, r.Key, why, in.origin(rec), "")
+	rejected := in.intake.reject(rec.Value[:min(len(rec.Value), maxKeptBytes)], r.meta, r.Key, why, in.origin(rec), place{})
 	rejected.Headers = append(rejected.Headers, in.position(rec))
 	return rejected
 }

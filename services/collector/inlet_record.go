@@ -107,7 +107,7 @@ func (in *inlet) guarded(ctx context.Context, rec *stream.Record) (r record, err
 		meta := in.source.meta(in.intake.now().UTC().Truncate(time.Millisecond))
 		origin := in.origin(rec)
 		meta.MessageID = origin
-		r = in.intake.reject(rec.Value, meta, []byte(origin), &event.Error{Reason: reasonPanic, Detail: fmt.Sprint(v)}, origin, "")
+		r = in.intake.reject(rec.Value, meta, []byte(origin), &event.Error{Reason: reasonPanic, Detail: fmt.Sprint(v)}, origin, place{})
 		r.Headers = append(r.Headers, in.position(rec))
 	}()
 	return in.record(ctx, rec)
@@ -133,12 +133,12 @@ func (in *inlet) record(ctx context.Context, rec *stream.Record) (record, error)
 	switch {
 	case err != nil:
 		meta.MessageID = id
-		r = in.intake.reject(rec.Value, meta, nil, err, origin, "")
+		r = in.intake.reject(rec.Value, meta, nil, err, origin, place{})
 	case e.Body == nil:
 		return record{meta: meta, left: leftSkipped}, nil
 	default:
 		it := item{body: e.Body, meta: meta, source: in.source}
-		r = in.intake.take(it, event.Filling{MessageID: func() string { return id }}, origin, "")
+		r = in.intake.take(it, event.Filling{MessageID: func() string { return id }}, origin, place{})
 		if r.reason != "" {
 			r.Value = rec.Value[:min(len(rec.Value), in.intake.cfg.MaxEventBytes)] // the bytes as they came
 		} else if e.Key != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -45,12 +46,27 @@ type intake struct {
 	// senders are the sources by name, filled while the collector is made: a repaired copy of a rejected event is its
 	// source's, whichever door it was rejected at.
 	senders map[string]sourceReader
+	desks   sync.Pool
 }
 
 // sourceReader is a source, and of a topic what reads its records.
 type sourceReader struct {
 	source *source
 	reader recordReader // nil: the source sends over HTTP
+}
+
+// desk is what items are read and stamped with, one after another. For one goroutine.
+type desk struct {
+	reader  event.Reader
+	headers topic.MetaWriter
+	item    item // the one at hand: here, because steps get its address
+}
+
+func (in *intake) desk() *desk {
+	if d, ok := in.desks.Get().(*desk); ok {
+		return d
+	}
+	return &desk{}
 }
 
 // newIntake reads the suppression list for the first time.
@@ -94,31 +110,36 @@ type record struct {
 }
 
 // take checks, completes and stamps one item. origin says where it came from, in words for events.rejected;
-// place is put before its error.
-func (in *intake) take(it item, fill event.Filling, origin, place string) record {
+// at is put before its error. The record's key and headers are parts of its body.
+func (in *intake) take(it item, fill event.Filling, origin string, at place) record {
+	if it.desk == nil {
+		it.desk = in.desk()
+		defer in.desks.Put(it.desk)
+	}
 	came := it.body
 	reject := func(why error) record {
 		meta := it.meta
 		if meta.MessageID == "" && fill.MessageID != nil {
 			meta.MessageID = fill.MessageID() // its own could not be read
 		}
-		return in.reject(came, meta, nil, why, origin, place)
+		return in.reject(came, meta, nil, why, origin, at)
 	}
 	limit := cmp.Or(it.source.maxEvent, in.cfg.MaxEventBytes)
 	if len(came) > limit {
 		return reject(tooLarge(came, limit))
 	}
-	e, err := complete(&it, fill)
+	it.desk.item = it
+	e, err := complete(&it.desk.item, fill)
 	if errors.Is(err, errSuppressed) {
 		left := leftSuppressed
 		if errors.Is(err, errDropped) {
 			left = leftDropped
 		}
-		return record{meta: it.meta, left: left}
+		return record{meta: it.desk.item.meta, left: left}
 	}
 	if err != nil {
 		if e != nil {
-			return in.reject(came, e.Meta, e.Key(), err, origin, place)
+			return in.reject(came, e.Meta, e.Key(), err, origin, at)
 		}
 		return reject(err)
 	}
@@ -126,7 +147,7 @@ func (in *intake) take(it item, fill event.Filling, origin, place string) record
 		return reject(tooLarge(e.Body, limit))
 	}
 	if err := e.Validate(); err != nil {
-		return in.reject(came, e.Meta, e.Key(), err, origin, place)
+		return in.reject(came, e.Meta, e.Key(), err, origin, at)
 	}
 	in.correct(e, it.source)
 	m := e.Meta
@@ -134,43 +155,46 @@ func (in *intake) take(it item, fill event.Filling, origin, place string) record
 		m.AddFlag(event.FlagLateClamped)
 	}
 	m.Historical = m.Historical || e.SaysHistorical() || m.ReceivedAt.Sub(e.Time) > in.cfg.HistoricalAfter
-	return record{Record: stream.Record{Key: e.Key(), Value: e.Body, Headers: topic.MetaHeaders(m)}, meta: m}
+	return record{Record: stream.Record{Key: e.Key(), Value: e.Body, Headers: it.desk.headers.Headers(m)}, meta: m}
 }
 
 // complete fills in what the sender left out, has the source's steps done, and reads the event. There may be an event
 // beside an error: of a step that refuses it.
 func complete(it *item, fill event.Filling) (*event.Event, error) {
-	if len(it.source.steps) == 0 { // the usual case, in one pass
-		return event.Complete(it.body, fill, it.meta)
-	}
-	body, err := event.Compose(it.body, fill)
+	body, err := it.desk.reader.Compose(it.body, fill)
 	if err != nil {
 		return nil, err
 	}
 	it.body = body
 	for _, do := range it.source.steps {
 		if why := do(it); why != nil {
-			e, err := event.Decode(it.body, it.meta)
+			e, err := it.desk.reader.Decode(it.body, it.meta)
 			if err != nil {
 				return nil, why
 			}
 			return e, why
 		}
 	}
-	return event.Decode(it.body, it.meta)
+	return it.desk.reader.DecodeComposed(it.body, it.meta)
 }
 
 func tooLarge(item []byte, limit int) error {
 	return &event.Error{Reason: event.TooLarge, Detail: fmt.Sprintf("the event has %d bytes, at most %d", len(item), limit)}
 }
 
+// place is where in its request an item stood; the zero value if it came alone.
+type place struct {
+	list string
+	at   int
+}
+
 // reject makes a record of events.rejected: the bytes as they came (at most max_event_bytes of them), and why.
-func (in *intake) reject(item []byte, meta event.Meta, key []byte, why error, origin, place string) record {
+func (in *intake) reject(item []byte, meta event.Meta, key []byte, why error, origin string, at place) record {
 	reason := event.Reason(why, event.InvalidJSON)
 	text := why.Error()
 	words := text
-	if place != "" {
-		text = place + ": " + text
+	if at.list != "" {
+		text = fmt.Sprintf("%s[%d]: %s", at.list, at.at, text)
 	}
 	headers := append(topic.MetaHeaders(meta),
 		topic.Header{Key: topic.HeaderReason, Value: []byte(reason)},
@@ -180,6 +204,21 @@ func (in *intake) reject(item []byte, meta event.Meta, key []byte, why error, or
 	)
 	item = item[:min(len(item), in.cfg.MaxEventBytes)]
 	return record{Record: stream.Record{Key: key, Value: item, Headers: headers}, meta: meta, reason: reason, why: words}
+}
+
+// allAcknowledged counts what Kafka has of one request, or what is not to be kept.
+func (in *intake) allAcknowledged(recs []record) {
+	stored, source := 0, ""
+	for i := range recs {
+		if r := &recs[i]; r.reason == "" && r.left == "" {
+			stored, source = stored+1, r.meta.Source // that of all of them
+			continue
+		}
+		in.acknowledged(&recs[i])
+	}
+	if stored > 0 {
+		in.metrics.events.WithLabelValues(source, "stored").Add(float64(stored))
+	}
 }
 
 // acknowledged counts a record that Kafka has, or that is not to be kept.

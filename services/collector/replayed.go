@@ -41,7 +41,7 @@ func (in *inlet) copied(ctx context.Context, rec *stream.Record, origin string) 
 	if err != nil {
 		meta := in.source.meta(now)
 		meta.MessageID = origin
-		return in.intake.reject(rec.Value, meta, nil, &event.Error{Reason: reasonInvalidHeader, Detail: err.Error()}, origin, ""), nil
+		return in.intake.reject(rec.Value, meta, nil, &event.Error{Reason: reasonInvalidHeader, Detail: err.Error()}, origin, place{}), nil
 	}
 	if said.MessageID == "" {
 		said.MessageID = origin
@@ -52,7 +52,7 @@ func (in *inlet) copied(ctx context.Context, rec *stream.Record, origin string) 
 			said.Source = in.source.name
 		}
 		why := &event.Error{Reason: reasonUnknownSource, Detail: fmt.Sprintf("there is no source %.100q any more", said.Source)}
-		return in.intake.reject(rec.Value, said, nil, why, origin, ""), nil
+		return in.intake.reject(rec.Value, said, nil, why, origin, place{}), nil
 	}
 	meta := from.source.meta(now)
 	if !said.ReceivedAt.IsZero() && said.ReceivedAt.Before(now) {
@@ -73,13 +73,13 @@ func (in *inlet) copied(ctx context.Context, rec *stream.Record, origin string) 
 	case errors.Is(err, inlets.ErrHeld):
 		return record{}, err
 	case err != nil:
-		return in.intake.reject(rec.Value, meta, nil, err, origin, ""), nil
+		return in.intake.reject(rec.Value, meta, nil, err, origin, place{}), nil
 	case e.Body == nil:
 		return record{meta: meta, left: leftSkipped}, nil
 	}
 	meta.Historical = meta.Historical || e.Historical
 	it := item{body: e.Body, meta: meta, source: from.source}
-	r := in.intake.take(it, event.Filling{MessageID: func() string { return said.MessageID }}, origin, "")
+	r := in.intake.take(it, event.Filling{MessageID: func() string { return said.MessageID }}, origin, place{})
 	if r.reason == "" && r.left == "" && e.Key != nil {
 		r.Key = e.Key
 	}

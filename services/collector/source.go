@@ -59,6 +59,7 @@ type item struct {
 	meta   event.Meta // source, brand, receipt; of the message id only what stood outside of the body
 	source *source
 	client client
+	desk   *desk // nil: one is found for it
 }
 
 // step is one thing that a source does with each of its items, valid or not. It is safe for concurrent use, does no

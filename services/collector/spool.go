@@ -62,7 +62,7 @@ func refusedFromSpool(cfg config.Config, client *stream.Client) func(context.Con
 			return fmt.Errorf("headers of a spooled record: %w", err)
 		}
 		in := intake{cfg: cfg.Collector}
-		rejected := in.reject(kept, meta, r.Key, &event.Error{Reason: reasonRefused, Detail: why.Error()}, "", "")
+		rejected := in.reject(kept, meta, r.Key, &event.Error{Reason: reasonRefused, Detail: why.Error()}, "", place{})
 		return client.Produce(ctx, set.EventsRejected(), partition, []stream.Record{rejected.Record})
 	}
 }

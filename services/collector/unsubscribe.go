@@ -92,7 +92,7 @@ func (d *door) unsubscribed(c unsubscribe.Claim, token string) (record, error) {
 		src.brand = d.cfg.Brand
 	}
 	it := item{body: bytes.TrimSpace(body.Bytes()), meta: src.meta(d.intake.now().UTC().Truncate(time.Millisecond)), source: src}
-	return d.intake.take(it, event.Filling{}, unsubscribe.Path, ""), nil
+	return d.intake.take(it, event.Filling{}, unsubscribe.Path, place{}), nil
 }
 
 func (d *door) html(status int, title, text string, ask bool) answer {
