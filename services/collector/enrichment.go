@@ -93,10 +93,10 @@ func consentOf(preferences *fastjson.Value, categories []string, otherwise strin
 		case "false":
 			said = config.ConsentDenied
 		}
-		switch {
-		case said == config.ConsentDenied:
+		switch said {
+		case config.ConsentDenied:
 			return said
-		case said == config.ConsentUnknown:
+		case config.ConsentUnknown:
 			state = said
 		}
 	}

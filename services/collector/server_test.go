@@ -133,7 +133,7 @@ func TestNoRequestFailsWhenCollectorsAreReplaced(t *testing.T) {
 				}
 				_, _ = io.Copy(io.Discard, resp.Body)
 				_ = resp.Body.Close()
-				if resp.StatusCode != 200 {
+				if resp.StatusCode != http.StatusOK {
 					t.Error(resp.Status)
 					return
 				}

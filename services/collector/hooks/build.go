@@ -105,15 +105,6 @@ func (e *built) flag(name string, yes bool) {
 	}
 }
 
-// raw copies a value as it stands; null says nothing.
-func (e *built) raw(name string, v *fastjson.Value) {
-	if v == nil || v.Type() == fastjson.TypeNull {
-		return
-	}
-	e.name(name)
-	e.b = v.MarshalTo(e.b)
-}
-
 // number writes a number with the digits it came with, whether it came as a number or as text; a text that is no
 // number stays a text, so that nothing is lost.
 func (e *built) number(name string, v *fastjson.Value) { e.digits(name, event.Text(v)) }
