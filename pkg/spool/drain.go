@@ -345,7 +345,7 @@ func (s *Spool) DrainAll(ctx context.Context) error {
 		over := s.Behind() == 0
 		err := s.settle(ctx)
 		if over && err == nil {
-			return nil
+			return s.free() // what holds nothing that counts, too
 		}
 		select {
 		case <-s.emptied:

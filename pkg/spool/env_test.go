@@ -177,10 +177,11 @@ type env struct {
 	*Spool
 	senders []*Sender
 	stop    func()
+	opener  func(Options) (*Spool, error)
 }
 
 func newEnv(t testing.TB) *env {
-	e := &env{t: t, kafka: newKafka(), reg: &register{entries: map[string]registry.Entry{}}}
+	e := &env{t: t, kafka: newKafka(), reg: &register{entries: map[string]registry.Entry{}}, opener: Open}
 	e.opt = Options{
 		Dir: t.TempDir(), MaxBytes: 64 << 20, Topics: []string{"a", "b"}, Partitions: partitions, Registry: e.reg, Producer: e.kafka,
 		Log: zaptest.NewLogger(t, zaptest.Level(zap.DPanicLevel)),
@@ -196,7 +197,7 @@ func newEnv(t testing.TB) *env {
 
 // open takes the directory without running anything.
 func (e *env) open() {
-	s, err := Open(e.opt)
+	s, err := e.opener(e.opt)
 	require.NoError(e.t, err)
 	e.Spool = s
 	e.senders = nil

@@ -50,17 +50,13 @@ func newMetrics(reg prometheus.Registerer, s *Spool) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.spooled, m.drained, m.seconds, m.refused,
 		gauge("weft_spool_waiting_records", "Acknowledged records that are on this disk and not in Kafka yet; no timer fires while there are any.",
-			func() float64 { return float64(s.behind) }),
+			func() float64 {
+				return float64(s.behind) + float64(s.ofAdopted(func(o *Spool) int64 { return int64(o.behind) }))
+			}),
 		gauge("weft_spool_bytes", "What the spool takes on the disk.", func() float64 { return float64(s.used()) }),
 		gauge("weft_spool_max_bytes", "What it may take.", func() float64 { return float64(s.opt.MaxBytes) }),
 		gauge("weft_spool_damaged_segments", "Segments that hold acknowledged records which do not read any more.", func() float64 {
-			n := 0.0
-			for _, g := range s.segments {
-				if g.damaged {
-					n++
-				}
-			}
-			return n
+			return float64(s.damaged() + s.ofAdopted((*Spool).damaged))
 		}),
 	} {
 		errs = append(errs, reg.Register(c))
@@ -69,6 +65,17 @@ func newMetrics(reg prometheus.Registerer, s *Spool) (*metrics, error) {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return m, nil
+}
+
+// damaged is how many segments have lost something. The lock is held.
+func (s *Spool) damaged() int64 {
+	n := int64(0)
+	for _, g := range s.segments {
+		if g.damaged {
+			n++
+		}
+	}
+	return n
 }
 
 func (m *metrics) wrote(items []*item, took time.Duration) {

@@ -1,6 +1,7 @@
 // Package spool keeps records on local disk while Kafka does not take them, and hands them on when it does.
 //
-// It owns: a directory, its lock, the segments in it, and the registration at the fence. It guarantees:
+// It owns: a directory, its lock, the segments in it, the registration at the fence, and the draining of directories
+// beside it that no process uses any more. It guarantees:
 //
 //   - A nil from Sender.SendAll means that each record is in all in-sync replicas of Kafka, or synced to this disk
 //     and registered where the fence looks (package registry). A full or broken disk, a spool at its bound, or a
@@ -91,12 +92,14 @@ type Options struct {
 	Metrics prometheus.Registerer
 	Now     func() time.Time
 
-	create func(path string) (file, error) // of a segment; tests break it
+	create     func(path string) (file, error) // of a segment; tests break it
+	adoptEvery time.Duration                   // tests do not wait that long
 }
 
 // Spool is one directory in use. It is safe for concurrent use. Make it with Open, end it with Close.
 type Spool struct {
 	opt     Options
+	base    string // of OpenFree, "" without
 	id      string
 	lock    *os.File
 	metrics *metrics
@@ -122,6 +125,8 @@ type Spool struct {
 
 	episode    string // id of the registration in use; "" if there is none
 	registered bool   // Redis has confirmed it
+
+	adopted map[string]*Spool // by directory: left by other processes, and being drained
 }
 
 // lane is one partition of one topic.
@@ -167,14 +172,23 @@ const (
 )
 
 // OpenFree opens the first directory of opt.Dir/0, opt.Dir/1 and so on that no other process uses, so that several
-// processes of one configuration each have their own, and a restarted one finds what it, or another, has left.
+// processes of one configuration each have their own. Those in which something was left go first: what comes then
+// stands behind it. Run drains those, too, that nobody takes.
 func OpenFree(opt Options) (*Spool, error) {
 	base := opt.Dir
-	for i := range maxDirs {
-		opt.Dir = filepath.Join(base, fmt.Sprint(i))
-		s, err := Open(opt)
-		if !errors.Is(err, ErrLocked) {
-			return s, err
+	for _, empty := range []bool{false, true} {
+		for i := range maxDirs {
+			opt.Dir = filepath.Join(base, fmt.Sprint(i))
+			if segments, err := listSegments(opt.Dir); !empty && (err != nil || len(segments) == 0) {
+				continue // Open tells the error
+			}
+			s, err := Open(opt)
+			if err == nil {
+				s.base = base
+			}
+			if !errors.Is(err, ErrLocked) {
+				return s, err
+			}
 		}
 	}
 	return nil, fmt.Errorf("%s: %d processes have a spool here already: %w", base, maxDirs, ErrLocked)
@@ -188,6 +202,9 @@ func Open(opt Options) (*Spool, error) {
 	}
 	if opt.create == nil {
 		opt.create = createFile
+	}
+	if opt.adoptEvery == 0 {
+		opt.adoptEvery = adoptEvery
 	}
 	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
@@ -293,12 +310,15 @@ func (s *Spool) Close() error {
 	return err
 }
 
-// Run writes, drains and keeps the registration until ctx ends. What is queued then is refused. It returns nil.
+// Run writes, drains and keeps the registration, and drains what others have left beside it, until ctx ends. What is queued then is refused. It returns nil.
 func (s *Spool) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	parts.Go(func() { s.write(ctx) })
 	parts.Go(func() { s.drain(ctx) })
 	parts.Go(func() { s.keep(ctx) })
+	if s.base != "" {
+		parts.Go(func() { s.adopt(ctx) })
+	}
 	parts.Wait()
 	return nil
 }

@@ -77,9 +77,10 @@ func (s *Spool) queueItems(items []*item) error {
 // onDisk is what an item takes at most.
 func (it *item) onDisk() int64 { return int64(len(it.data) + partHeader + groupHeader) }
 
-// used is how many bytes the segments take. The lock is held.
+// used is how many bytes the segments take, with those of adopted spools: a process has one bound, however often it
+// is replaced while Kafka is away. The lock is held.
 func (s *Spool) used() int64 {
-	n := int64(0)
+	n := s.ofAdopted((*Spool).used)
 	for _, g := range s.segments {
 		n += g.size
 	}
