@@ -207,12 +207,14 @@ func (d *door) unreadable(c *call, err error, body []byte, limit int) answer {
 func (d *door) keep(c *call, why error, body []byte) answer {
 	meta := c.source.meta(c.received)
 	meta.MessageID = newMessageID()
-	rec := d.intake.reject(body[:min(len(body), maxKeptBytes)], meta, nil, why, c.path, place{})
+	rec := d.intake.aside(body, meta, nil, why, c.path)
+	rec.Value = rec.Value[:min(len(rec.Value), maxKeptBytes)]
 	if err := d.send(c.ctx, []record{rec}); err != nil {
 		d.log.Debug("rejected request not acknowledged by kafka", zap.Error(err))
 		return later(codeUnavailable, "the request could not be stored; come again")
 	}
-	return refuse(c.source.status(rec.reason), rec.reason, why.Error())
+	reason := event.Reason(why, event.InvalidJSON)
+	return refuse(c.source.status(reason), reason, why.Error())
 }
 
 // send returns nil when Kafka has all records. It goes on when the sender has hung up: a browser that is

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/valyala/fastjson"
-
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/event"
 	"github.com/weft-cdp/weft/services/collector/enrich"
@@ -56,38 +54,56 @@ func enrichStep(proxies enrich.Proxies, s config.Source) (step, error) {
 // not be honoured.
 var consentEvents = []string{"Segment Consent Preference Updated", "Consent Updated", UnsubscribedEvent}
 
-// consentStep keeps nothing of events whose consent forbids it; nil: consent is not asked for.
-func consentStep(c config.SourceConsent) step {
+// consent is what a source asks for before anything of an event is kept.
+type consent struct {
+	categories []string
+	otherwise  string   // what a category is of which an event says nothing
+	suppress   []string // the states that forbid it
+}
+
+// newConsent compiles it; nil: consent is not asked for.
+func newConsent(c config.SourceConsent) *consent {
 	if len(c.Categories) == 0 {
 		return nil
 	}
-	otherwise := cmp.Or(c.Default, config.ConsentUnknown)
-	suppress := c.Suppress
-	if len(suppress) == 0 {
-		suppress = []string{config.ConsentDenied}
+	x := &consent{c.Categories, cmp.Or(c.Default, config.ConsentUnknown), c.Suppress}
+	if len(x.suppress) == 0 {
+		x.suppress = []string{config.ConsentDenied}
 	}
-	without := fmt.Errorf("consent: %w", errSuppressed)
+	return x
+}
+
+// errNoConsent says that the consent of an event forbids to keep anything of it.
+var errNoConsent = fmt.Errorf("consent: %w", errSuppressed)
+
+// step keeps nothing of events whose consent forbids it.
+func (c *consent) step() step {
 	return func(it *item) error {
-		e, err := event.Decode(it.body, it.meta)
-		if err != nil {
-			return err // the same as without
-		}
-		if e.Type == event.Track && slices.Contains(consentEvents, e.Name) {
-			return nil
-		}
-		if slices.Contains(suppress, consentOf(e.Context("consent", "categoryPreferences"), c.Categories, otherwise)) {
-			return without
+		if c.forbids(event.Glimpse(it.body, event.Filling{})) {
+			return errNoConsent
 		}
 		return nil
 	}
 }
 
-// consentOf is the strictest of the categories: denied, unknown, granted.
-func consentOf(preferences *fastjson.Value, categories []string, otherwise string) string {
+// forbids says whether nothing of an event may be kept; never, if consent is not asked for.
+func (c *consent) forbids(e *event.Event) bool {
+	if c == nil || e.Type == event.Track && slices.Contains(consentEvents, e.Name) {
+		return false
+	}
+	return slices.Contains(c.suppress, c.of(e))
+}
+
+// of is the strictest of the categories: denied, unknown, granted.
+func (c *consent) of(e *event.Event) string {
+	var o event.Object
+	o.Read(e.RawContext())
+	o.Read(o.Find("consent").Raw)
+	o.Read(o.Find("categoryPreferences").Raw)
 	state := config.ConsentGranted
-	for _, category := range categories {
-		said := otherwise
-		switch event.Text(preferences.Get(category)) {
+	for _, category := range c.categories {
+		said := c.otherwise
+		switch o.Find(category).Text() {
 		case "true":
 			said = config.ConsentGranted
 		case "false":

@@ -169,7 +169,7 @@ func (d *door) hooked(c *call, res *hooks.Result) []record {
 	for _, x := range res.Refused {
 		meta := it.meta
 		meta.MessageID = newMessageID()
-		recs = append(recs, d.intake.reject(x.Item, meta, nil, x.Why, c.path, place{}))
+		recs = append(recs, d.intake.aside(x.Item, meta, nil, x.Why, c.path))
 	}
 	return recs
 }

@@ -107,7 +107,7 @@ func (in *inlet) guarded(ctx context.Context, rec *stream.Record) (r record, err
 		meta := in.source.meta(in.intake.now().UTC().Truncate(time.Millisecond))
 		origin := in.origin(rec)
 		meta.MessageID = origin
-		r = in.intake.reject(rec.Value, meta, []byte(origin), &event.Error{Reason: reasonPanic, Detail: fmt.Sprint(v)}, origin, place{})
+		r = in.intake.aside(rec.Value, meta, []byte(origin), &event.Error{Reason: reasonPanic, Detail: fmt.Sprint(v)}, origin)
 		r.Headers = append(r.Headers, in.position(rec))
 	}()
 	return in.record(ctx, rec)
@@ -133,7 +133,7 @@ func (in *inlet) record(ctx context.Context, rec *stream.Record) (record, error)
 	switch {
 	case err != nil:
 		meta.MessageID = id
-		r = in.intake.reject(rec.Value, meta, nil, err, origin, place{})
+		r = in.intake.aside(rec.Value, meta, nil, err, origin)
 	case e.Body == nil:
 		return record{meta: meta, left: leftSkipped}, nil
 	default:

@@ -117,7 +117,18 @@ func (in *intake) take(it item, fill event.Filling, origin string, at place) rec
 		defer in.desks.Put(it.desk)
 	}
 	came := it.body
-	reject := func(why error) record {
+	it.desk.item = it
+	suppressed := func() record { return record{meta: it.desk.item.meta, left: leftSuppressed} }
+	if it.source.suppress && in.suppresses(came, fill) { // before all that may refuse it: a refused event is kept, too
+		return suppressed()
+	}
+	reject := func(e *event.Event, why error) record {
+		if c := it.source.consent; c != nil && c.forbids(event.Glimpse(it.desk.item.body, fill)) {
+			return suppressed()
+		}
+		if e != nil {
+			return in.reject(came, e.Meta, e.Key(), why, origin, at)
+		}
 		meta := it.meta
 		if meta.MessageID == "" && fill.MessageID != nil {
 			meta.MessageID = fill.MessageID() // its own could not be read
@@ -126,28 +137,21 @@ func (in *intake) take(it item, fill event.Filling, origin string, at place) rec
 	}
 	limit := cmp.Or(it.source.maxEvent, in.cfg.MaxEventBytes)
 	if len(came) > limit {
-		return reject(tooLarge(came, limit))
+		return reject(nil, tooLarge(came, limit))
 	}
-	it.desk.item = it
 	e, err := complete(&it.desk.item, fill)
-	if errors.Is(err, errSuppressed) {
-		left := leftSuppressed
-		if errors.Is(err, errDropped) {
-			left = leftDropped
-		}
-		return record{meta: it.desk.item.meta, left: left}
-	}
-	if err != nil {
-		if e != nil {
-			return in.reject(came, e.Meta, e.Key(), err, origin, at)
-		}
-		return reject(err)
-	}
-	if len(e.Body) > limit {
-		return reject(tooLarge(e.Body, limit))
+	switch {
+	case errors.Is(err, errDropped):
+		return record{meta: it.desk.item.meta, left: leftDropped}
+	case errors.Is(err, errSuppressed):
+		return suppressed()
+	case err != nil:
+		return reject(e, err)
+	case len(e.Body) > limit:
+		return reject(nil, tooLarge(e.Body, limit))
 	}
 	if err := e.Validate(); err != nil {
-		return in.reject(came, e.Meta, e.Key(), err, origin, at)
+		return reject(e, err)
 	}
 	in.correct(e, it.source)
 	m := e.Meta
@@ -204,6 +208,15 @@ func (in *intake) reject(item []byte, meta event.Meta, key []byte, why error, or
 	)
 	item = item[:min(len(item), in.cfg.MaxEventBytes)]
 	return record{Record: stream.Record{Key: key, Value: item, Headers: headers}, meta: meta, reason: reason, why: words}
+}
+
+// aside is reject of what never became an item: where it can be seen that it names one who is on the suppression list,
+// nothing is kept.
+func (in *intake) aside(came []byte, meta event.Meta, key []byte, why error, origin string) record {
+	if in.suppresses(came, event.Filling{}) {
+		return record{meta: meta, left: leftSuppressed}
+	}
+	return in.reject(came, meta, key, why, origin, place{})
 }
 
 // allAcknowledged counts what Kafka has of one request, or what is not to be kept.

@@ -52,23 +52,30 @@ func transformStep(s config.Source, m *metrics) (step, error) {
 }
 
 // suppressStep keeps nothing of people on the list.
-func suppressStep(list *suppression.List) step {
+func (in *intake) suppressStep() step {
 	return func(it *item) error {
-		entries := list.Entries()
-		if entries.Len() == 0 {
-			return nil
-		}
-		e, err := event.Decode(it.body, it.meta)
-		if err != nil {
-			return err // an event that cannot be read, whoever's it is: the same as without a list
-		}
-		for _, id := range e.Identifiers() {
-			if entries.Has(id.Value) {
-				return errSuppressed
-			}
+		if in.suppresses(it.body, event.Filling{}) {
+			return errSuppressed
 		}
 		return nil
 	}
+}
+
+// suppresses says whether an item, valid or not, names one who is on the list.
+func (in *intake) suppresses(body []byte, fill event.Filling) bool {
+	if in.suppressed == nil {
+		return false
+	}
+	entries := in.suppressed.Entries()
+	if entries.Len() == 0 {
+		return false
+	}
+	for _, id := range event.Glimpse(body, fill).Identifiers() {
+		if entries.Has(id.Value) {
+			return true
+		}
+	}
+	return false
 }
 
 // planStep holds items against the tracking plan of a source; nil: it has none.

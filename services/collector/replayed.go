@@ -41,7 +41,7 @@ func (in *inlet) copied(ctx context.Context, rec *stream.Record, origin string) 
 	if err != nil {
 		meta := in.source.meta(now)
 		meta.MessageID = origin
-		return in.intake.reject(rec.Value, meta, nil, &event.Error{Reason: reasonInvalidHeader, Detail: err.Error()}, origin, place{}), nil
+		return in.intake.aside(rec.Value, meta, nil, &event.Error{Reason: reasonInvalidHeader, Detail: err.Error()}, origin), nil
 	}
 	if said.MessageID == "" {
 		said.MessageID = origin
@@ -52,7 +52,7 @@ func (in *inlet) copied(ctx context.Context, rec *stream.Record, origin string) 
 			said.Source = in.source.name
 		}
 		why := &event.Error{Reason: reasonUnknownSource, Detail: fmt.Sprintf("there is no source %.100q any more", said.Source)}
-		return in.intake.reject(rec.Value, said, nil, why, origin, place{}), nil
+		return in.intake.aside(rec.Value, said, nil, why, origin), nil
 	}
 	meta := from.source.meta(now)
 	if !said.ReceivedAt.IsZero() && said.ReceivedAt.Before(now) {
@@ -73,7 +73,7 @@ func (in *inlet) copied(ctx context.Context, rec *stream.Record, origin string) 
 	case errors.Is(err, inlets.ErrHeld):
 		return record{}, err
 	case err != nil:
-		return in.intake.reject(rec.Value, meta, nil, err, origin, place{}), nil
+		return in.intake.aside(rec.Value, meta, nil, err, origin), nil
 	case e.Body == nil:
 		return record{meta: meta, left: leftSkipped}, nil
 	}

@@ -19,6 +19,8 @@ type source struct {
 	bucket              *bucket  // nil: as much as it likes
 	maxRequest          int
 	maxEvent            int
+	suppress            bool     // people on the suppression list are left out
+	consent             *consent // nil: it is not asked for
 	steps               []step
 	share               share // of the bytes in flight
 }
@@ -28,6 +30,7 @@ func newSource(in *intake, s config.Source) (*source, error) {
 	src := &source{
 		name: s.Name, brand: s.Brand, kind: s.KindOrDefault(), trusted: s.Trusted, historical: s.Historical,
 		disabled: s.Disabled, strict: s.Mode == config.ModeStrict, origins: s.Origins, bucket: newBucket(s.Rate),
+		suppress: in.suppressed != nil, consent: newConsent(s.Consent),
 		maxRequest: cmp.Or(s.MaxRequestBytes, in.cfg.MaxRequestBytes), maxEvent: cmp.Or(s.MaxEventBytes, in.cfg.MaxEventBytes),
 	}
 	if src.brand == "" {
@@ -73,8 +76,9 @@ var errSuppressed = fmt.Errorf("the person, or the lack of consent, forbids to s
 // errDropped says that a transformation drops an item.
 var errDropped = fmt.Errorf("a transformation of the source drops it: %w", errSuppressed)
 
-// newSteps compiles what a source is to do, in this order: transformations, enrichment, consent and suppression,
-// tracking plan. What is configured of them adds itself here.
+// newSteps compiles what a source is to do, in this order: transformations, enrichment, consent, tracking plan. What is
+// configured of them adds itself here. Whom an item names as it came has been held against the suppression list before,
+// since a step may refuse the item, and may hide the person; behind transformations it is held again: they may name one.
 func newSteps(in *intake, s config.Source) ([]step, error) {
 	var steps []step
 	transformations, err := transformStep(s, in.metrics)
@@ -83,6 +87,9 @@ func newSteps(in *intake, s config.Source) ([]step, error) {
 	}
 	if transformations != nil {
 		steps = append(steps, transformations)
+		if in.suppressed != nil {
+			steps = append(steps, in.suppressStep())
+		}
 	}
 	enrichment, err := enrichStep(in.proxies, s)
 	if err != nil {
@@ -91,11 +98,8 @@ func newSteps(in *intake, s config.Source) ([]step, error) {
 	if enrichment != nil {
 		steps = append(steps, enrichment)
 	}
-	if consent := consentStep(s.Consent); consent != nil {
-		steps = append(steps, consent)
-	}
-	if in.suppressed != nil {
-		steps = append(steps, suppressStep(in.suppressed))
+	if c := newConsent(s.Consent); c != nil {
+		steps = append(steps, c.step())
 	}
 	plan, err := planStep(s, in.metrics)
 	if err != nil {
