@@ -30,7 +30,11 @@ func (f *Frame) adminHandler(version string) *admin {
 			answer(w, http.StatusServiceUnavailable, err.Error())
 			return
 		}
-		answer(w, http.StatusOK, "ready")
+		text := "ready"
+		if err := f.Amiss(); err != nil {
+			text += "\n" + err.Error()
+		}
+		answer(w, http.StatusOK, text)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(f.Metrics, promhttp.HandlerOpts{Registry: f.Metrics}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)

@@ -39,6 +39,9 @@ type Named struct {
 	// Ready returns nil when the service has caught up, else why it has not; it is called at any time and
 	// from several goroutines. Nil means ready from the start.
 	Ready func() error
+	// Amiss returns what an operator should look at although the service is ready, such as one source of several
+	// that is down; it is called as Ready is. Nil means that there is never anything.
+	Amiss func() error
 }
 
 // Options is what Run needs.
@@ -92,6 +95,16 @@ func (f *Frame) AdminAddr() string {
 
 // Ready returns nil if every service is ready, else every reason why not.
 func (f *Frame) Ready() error {
+	return f.ask(func(s Named) func() error { return s.Ready })
+}
+
+// Amiss returns nil, or everything that an operator should look at although its service is ready.
+func (f *Frame) Amiss() error {
+	return f.ask(func(s Named) func() error { return s.Amiss })
+}
+
+// ask joins what the services answer to a question; nil is no question to them.
+func (f *Frame) ask(question func(s Named) func() error) error {
 	f.mu.Lock()
 	state, services := f.state, f.services
 	f.mu.Unlock()
@@ -100,10 +113,11 @@ func (f *Frame) Ready() error {
 	}
 	var errs []error
 	for _, s := range services {
-		if s.Ready == nil {
+		answer := question(s)
+		if answer == nil {
 			continue
 		}
-		if err := s.Ready(); err != nil {
+		if err := answer(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", s.Name, err))
 		}
 	}

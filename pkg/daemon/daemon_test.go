@@ -102,7 +102,9 @@ func TestLifeOfAProcess(t *testing.T) {
 			})
 			f.OnClose("client", func(context.Context) error { j.add("closed client"); return nil })
 			frames <- f
-			return []Named{named("door"), named("writer"), {Name: "quiet", Service: named("quiet").Service}}, nil
+			door := named("door")
+			door.Amiss = func() error { return errors.New("a source is down") }
+			return []Named{door, named("writer"), {Name: "quiet", Service: named("quiet").Service}}, nil
 		})
 	}()
 	f := <-frames
@@ -115,6 +117,7 @@ func TestLifeOfAProcess(t *testing.T) {
 	ready.Store("writer", true)
 	code, text = get(t, admin+"/readyz")
 	require.Equal(t, 200, code, text)
+	require.Equal(t, "ready\ndoor: a source is down\n", text)
 	code, _ = get(t, admin+"/healthz")
 	require.Equal(t, 200, code)
 	_, text = get(t, admin+"/version")

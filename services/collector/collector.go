@@ -143,15 +143,17 @@ func (s *Service) Addr() string {
 	return s.listener.Addr().String()
 }
 
-// Ready returns nil when the door is open, Kafka has shown the topics, and every inlet partition that this
-// process owns has been read up to its end once. It names every inlet that is down, and why.
+// Ready returns nil when the HTTP door is open and Kafka has shown the topics: a load balancer may send requests. What
+// inlets do is no matter of the door's, see InletsReady.
 func (s *Service) Ready() error {
 	s.mu.Lock()
-	err := s.state
-	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// InletsReady returns nil when every inlet partition that this process owns has been read up to its end once. It
+// names every inlet that is down or held, and why.
+func (s *Service) InletsReady() error {
 	var errs []error
 	for _, in := range s.inlets {
 		errs = append(errs, in.ready())
@@ -167,7 +169,7 @@ func (s *Service) become(err error) {
 
 // Run opens the doors and serves until ctx ends; then it finishes what is in flight and returns nil. An
 // error means that it cannot go on: the port is taken, or the topics have another partition count. An inlet
-// that has lost records to retention is down alone: Ready, the log and a metric say so.
+// that has lost records to retention is down alone: InletsReady, the log and a metric say so.
 func (s *Service) Run(ctx context.Context) error {
 	if err := s.Listen(); err != nil {
 		return err

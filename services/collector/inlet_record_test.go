@@ -46,7 +46,7 @@ func counterOf(t *testing.T, r *running, name string, labels ...string) float64 
 
 const schemaOfCards = `{"type":"object","required":["card"],"properties":{"card":{"type":"string"}}}`
 
-// A registry that is away holds the partition: nothing is rejected, nothing passes, the process is not ready after a
+// A registry that is away holds the partition: nothing is rejected, nothing passes, the process says so after a
 // while, and when the registry is back everything goes on in order.
 func TestAnInletWaitsForItsRegistry(t *testing.T) {
 	b := newBroker(t)
@@ -70,14 +70,15 @@ func TestAnInletWaitsForItsRegistry(t *testing.T) {
 	s := b.start()
 	require.Eventually(t, func() bool { return s.gauge("weft_collector_inlet_held_partitions")["till"] == 1 }, patience, 5*time.Millisecond)
 	b.later.Store(int64(time.Minute))
-	require.Eventually(t, func() bool { return s.Ready() != nil }, patience, 5*time.Millisecond)
-	require.ErrorContains(t, s.Ready(), "inlet till: partition 0 of till.sales is held since 2")
-	require.ErrorContains(t, s.Ready(), "503")
+	require.Eventually(t, func() bool { return s.InletsReady() != nil }, patience, 5*time.Millisecond)
+	require.ErrorContains(t, s.InletsReady(), "inlet till: partition 0 of till.sales is held since 2")
+	require.ErrorContains(t, s.InletsReady(), "503")
+	require.Eventually(t, func() bool { return s.Ready() == nil }, patience, 5*time.Millisecond, "the door waits for no registry")
 	require.Empty(t, flat(b.read(set.EventsRejected())))
 
 	reg.Answer(0)
 	b.caughtUp(tillTopic)
-	require.Eventually(t, func() bool { return s.Ready() == nil }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return s.InletsReady() == nil }, patience, 5*time.Millisecond)
 	require.Zero(t, s.gauge("weft_collector_inlet_held_partitions")["till"])
 	require.NoError(t, s.stop())
 	collected := flat(b.read(set.EventsCollected()))
@@ -120,14 +121,14 @@ func TestWhatBecomesOfRecords(t *testing.T) {
 			s := b.start()
 			if letter == config.DeadLetterStop {
 				require.Eventually(t, func() bool { return s.gauge("weft_collector_inlet_down")["till"] == 1 }, patience, 5*time.Millisecond)
-				require.ErrorIs(t, s.Ready(), stream.ErrStop)
-				require.ErrorContains(t, s.Ready(), "till.sales:0:4 cannot be an event")
-				require.ErrorContains(t, s.Ready(), "cannot add a text and a number")
+				require.ErrorIs(t, s.InletsReady(), stream.ErrStop)
+				require.ErrorContains(t, s.InletsReady(), "till.sales:0:4 cannot be an event")
+				require.ErrorContains(t, s.InletsReady(), "cannot add a text and a number")
 				require.NoError(t, s.stop())
 				return
 			}
 			b.caughtUp(tillTopic)
-			require.Eventually(t, func() bool { return s.Ready() == nil }, patience, 5*time.Millisecond)
+			require.Eventually(t, func() bool { return s.InletsReady() == nil }, patience, 5*time.Millisecond)
 			require.NoError(t, s.stop())
 			for result, n := range map[string]float64{"stored": want.stored, "rejected": want.rejected, "skipped": want.skipped, "discarded": want.discarded} {
 				require.InDelta(t, n, counterOf(t, s, "weft_collector_events_total", "till", result), 0, result)

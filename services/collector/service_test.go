@@ -128,7 +128,7 @@ func (b *broker) prepare() *running {
 
 func (b *broker) ready() *running {
 	r := b.start()
-	require.Eventually(b.t, func() bool { return r.Ready() == nil }, patience, 5*time.Millisecond)
+	require.Eventually(b.t, func() bool { return r.Ready() == nil && r.InletsReady() == nil }, patience, 5*time.Millisecond)
 	return r
 }
 
@@ -412,16 +412,17 @@ func TestAnInletThatLostRecordsStopsLoudly(t *testing.T) {
 	core, logged := observer.New(zap.ErrorLevel)
 	b.log = zap.New(core)
 	s = b.start()
-	require.Eventually(t, func() bool { return errors.Is(s.Ready(), stream.ErrStop) && logged.Len() > 0 }, patience, 5*time.Millisecond)
-	require.ErrorContains(t, s.Ready(), "inlet till is down: ")
-	require.ErrorContains(t, s.Ready(), "set the offsets of group weft.collector.till.sales")
+	require.Eventually(t, func() bool { return errors.Is(s.InletsReady(), stream.ErrStop) && logged.Len() > 0 }, patience, 5*time.Millisecond)
+	require.ErrorContains(t, s.InletsReady(), "inlet till is down: ")
+	require.ErrorContains(t, s.InletsReady(), "set the offsets of group weft.collector.till.sales")
 	require.Equal(t, map[string]float64{"till": 1, "inbox": 0}, s.gauge("weft_collector_inlet_down"))
 
 	status, text := post(t, "http://"+s.Addr()+"/v1/page", basic("wk_demo"), `{"userId":"u"}`)
 	require.Equal(t, 200, status, text)
 	b.produce(b.foreign(), set.EventsInbox(), `{"type":"page","userId":"u"}`)
 	b.caughtUp(set.EventsInbox())
-	require.ErrorIs(t, s.Ready(), stream.ErrStop, "it stays down")
+	require.ErrorIs(t, s.InletsReady(), stream.ErrStop, "it stays down")
+	require.NoError(t, s.Ready(), "the door is open: no balancer turns away from it")
 	require.NoError(t, s.stop())
 	require.Len(t, flat(b.read(set.EventsCollected())), 3, "sale 1 and what came by the door and by the inbox")
 	errs := logged.FilterMessage("inlet is down until the collector is restarted").All()

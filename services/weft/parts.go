@@ -92,7 +92,9 @@ func makeCollector(f *daemon.Frame, cfg config.Config, c connections) (daemon.Na
 	if err != nil {
 		return daemon.Named{}, err
 	}
-	return named(nameCollector, s), nil
+	n := named(nameCollector, s)
+	n.Amiss = s.InletsReady
+	return n, nil
 }
 
 func makeStitcher(f *daemon.Frame, cfg config.Config, c connections) (daemon.Named, error) {
