@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/weft-cdp/weft/pkg/event"
@@ -90,10 +91,29 @@ func (p *planner) read(r keyed.Record) item {
 		e.MessageID = origin(r)
 	}
 	it := item{record: r, event: e}
-	if r.Position == (topic.Position{}) {
+	if !unique(r.Position, e.MessageID) {
 		it.seenID = seenID(e.Source, e.MessageID)
 	}
 	return it
+}
+
+// unique says whether a message id is the one that the collector gives to an inlet's record that came without:
+// its place on the foreign topic. No other record has it, and this one's repeats the source position has filtered out.
+// An id that the sender has given is to be judged, also beside a position: a till that sends a receipt once more makes
+// another record of it.
+func unique(p topic.Position, messageID string) bool {
+	name, inlet := strings.CutPrefix(p.Stage, topic.StageCollector+"/")
+	if !inlet {
+		return false
+	}
+	place, same := strings.CutPrefix(messageID, name)
+	if !same {
+		return false
+	}
+	var room [48]byte
+	want := strconv.AppendInt(append(room[:0], ':'), int64(p.Partition), 10)
+	want = strconv.AppendInt(append(want, ':'), p.Seq, 10)
+	return place == string(want)
 }
 
 func (p *planner) reject(r keyed.Record, reason string, err error) item {
