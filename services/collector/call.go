@@ -169,7 +169,7 @@ func (d *door) records(c *call, req event.Request, room *lease) ([]record, error
 			at = place{"batch", i}
 		}
 		it.body = body
-		recs[i] = d.intake.take(it, fill, c.path, at)
+		recs[i] = d.take(it, fill, c.path, at)
 		n := len(recs[i].Value)
 		if grown += n; grown > maxGrowth*d.cfg.MaxRequestBytes {
 			return nil, &event.Error{Reason: event.TooLarge, Path: "context", Detail: "with the batch-level context in every event the batch becomes too large; send smaller batches"}

@@ -65,7 +65,7 @@ type door struct {
 	secret              []byte
 	page                *template.Template
 	metrics             *metrics
-	log                 *zap.Logger
+	log, rarely         *zap.Logger
 }
 
 func newDoor(cfg config.Collector, in *intake, collected, rejected sender, m *metrics, log *zap.Logger) (*door, error) {
@@ -87,7 +87,7 @@ func newDoor(cfg config.Collector, in *intake, collected, rejected sender, m *me
 	}
 	return &door{
 		cfg: cfg, keys: k, hooks: hooks, intake: in, budget: &budget{max: int64(cfg.MaxInFlightBytes)},
-		collected: collected, rejected: rejected, secret: secret, page: page, metrics: m, log: log,
+		collected: collected, rejected: rejected, secret: secret, page: page, metrics: m, log: log, rarely: rarely(log),
 	}, nil
 }
 

@@ -138,7 +138,7 @@ func (d *door) hook(r *http.Request, name string) answer {
 		return refuse(http.StatusUnauthorized, codeUnsigned, err.Error())
 	}
 	room.move(&h.source.share)
-	res := h.reader.Events(delivery)
+	res := d.events(h, delivery)
 	recs := d.hooked(&c, &res)
 	if wait := h.source.bucket.take(len(recs), c.received); wait > 0 {
 		d.metrics.refused.WithLabelValues(name, codeRateLimited).Inc()
@@ -164,7 +164,7 @@ func (d *door) hooked(c *call, res *hooks.Result) []record {
 		if len(res.Events) > 1 {
 			at = place{"event", i}
 		}
-		recs = append(recs, d.intake.take(it, event.Filling{MessageID: newMessageID}, c.path, at))
+		recs = append(recs, d.take(it, event.Filling{MessageID: newMessageID}, c.path, at))
 	}
 	for _, x := range res.Refused {
 		meta := it.meta

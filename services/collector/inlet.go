@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/event"
@@ -24,9 +23,6 @@ const (
 	// recommitAfter is how often an unchanged position is committed again: Kafka forgets the commits of a group
 	// that is idle, and the fence waits for them.
 	recommitAfter = 30 * time.Second
-	// rareLogEvery spaces the log lines about records of one inlet that panic or cannot be read now: a defect that
-	// strikes every record must not write a stack for each. The counter of rejected records counts all of them.
-	rareLogEvery = 10 * time.Second
 )
 
 // recordReader makes events of records; *inlets.Reader is one. Its error is of inlets.ErrHeld, or an *event.Error.
@@ -74,9 +70,7 @@ func newInlets(cfg config.Config, deps Deps, in *intake, m *metrics) ([]*inlet, 
 			log:    deps.Log.With(zap.String("inlet", c.Name), zap.String("topic", c.Kafka.Topic)),
 			letter: c.Kafka.DeadLetter, behind: map[int]bool{}, held: map[int]hold{},
 		}
-		x.rarely = x.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
-			return zapcore.NewSamplerWithOptions(c, rareLogEvery, 1, 0)
-		}))
+		x.rarely = rarely(x.log)
 		r, err := inlets.New(c.Kafka, nil)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("source %s: %w", c.Name, err))

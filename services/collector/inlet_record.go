@@ -72,14 +72,17 @@ func (in *inlet) release(partition int) {
 	}
 }
 
-// lettered does what the source says is to be done with a record that cannot be an event.
+// lettered does what the source says is to be done with a record that cannot be an event. One on which the code panics
+// may well be one, so it is not dropped.
 func (in *inlet) lettered(rec *stream.Record, r record) (record, error) {
 	if r.reason == "" || r.left != "" {
 		return r, nil
 	}
 	switch in.letter {
 	case config.DeadLetterDrop:
-		r.left = leftDiscarded
+		if r.reason != reasonPanic {
+			r.left = leftDiscarded
+		}
 	case config.DeadLetterStop:
 		var why string
 		if text, ok := topic.Get(r.Headers, topic.HeaderError); ok {

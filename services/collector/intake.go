@@ -21,7 +21,7 @@ import (
 // Reasons of the collector's own, beside those of package event.
 const (
 	reasonInvalidHeader = "invalid_header" // a record of an inlet with a weft- header that cannot be read
-	reasonPanic         = "record_panic"   // a record of an inlet on which the collector's code panics: a defect
+	reasonPanic         = "record_panic"   // an item on which the collector's code panics: a defect
 	reasonInvalidGzip   = "invalid_gzip"
 	reasonRefused       = "refused_by_kafka" // too large for the broker's own limit
 )

@@ -11,8 +11,12 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/event"
 	inlets "github.com/weft-cdp/weft/pkg/inlet"
+	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
+	"github.com/weft-cdp/weft/services/collector/hooks"
 )
 
 // A record on which the code panics is on events.rejected, the same each time it is read; those around it are on
@@ -70,4 +74,60 @@ func (p poisoned) Read(ctx context.Context, rec inlets.Record) (inlets.Event, er
 		return inlets.Event{}, fmt.Errorf("never: %d", none[len(rec.Value)])
 	}
 	return p.recordReader.Read(ctx, rec)
+}
+
+// An item on which a step panics is rejected, and the others of its batch are stored.
+func TestPanicOnAnItem(t *testing.T) {
+	f := newFixture(t)
+	core, logged := observer.New(zap.ErrorLevel)
+	f.rarely = rarely(zap.New(core))
+	f.keys.find("wk_demo").steps = []step{panics}
+	const batch = `{"batch":[{"type":"page","userId":"1","messageId":"a"},{"type":"page","userId":"poison"},{"type":"page","userId":"3","messageId":"c"}]}`
+	for range 3 {
+		w := f.do("POST", "/v1/batch", basic("wk_demo"), batch)
+		require.Equal(t, 200, w.Code)
+		require.Contains(t, w.Body.String(), `"index":1`)
+		require.Equal(t, []string{`{"type":"page","userId":"1","messageId":"a"}`, `{"type":"page","userId":"3","messageId":"c"}`}, values(f.collected.take()))
+		rec := one(t, f.rejected.take())
+		require.Equal(t, reasonPanic, header(t, rec, topic.HeaderReason))
+		require.Contains(t, header(t, rec, topic.HeaderError), "batch[1]: record_panic: runtime error: index out of range")
+		require.Equal(t, `{"type":"page","userId":"poison"}`, string(rec.Value), "as it came")
+	}
+	require.InDelta(t, 3, f.counter(t, "weft_collector_rejected_total", "web", reasonPanic), 0)
+	require.Equal(t, 1, logged.FilterMessage("item panicked, it is set aside on events.rejected").Len(), "rarely")
+}
+
+func panics(it *item) error {
+	if bytes.Contains(it.body, []byte("poison")) {
+		var none []int
+		return fmt.Errorf("never: %d", none[len(it.body)])
+	}
+	return nil
+}
+
+// A webhook, too, is answered: one event on which a step panics, and a delivery that cannot be taken apart.
+func TestPanicOnAWebhook(t *testing.T) {
+	f := hookFixture(t)
+	f.hooks["shopify"].source.steps = []step{func(*item) error { panic("in a step") }}
+	require.Equal(t, 200, f.shopify("orders/updated", "1", shopifyOrder))
+	require.Equal(t, reasonPanic, header(t, one(t, f.rejected.take()), topic.HeaderReason))
+	f.hooks["shopify"].reader = panicking{f.hooks["shopify"].reader}
+	require.Equal(t, 200, f.shopify("orders/updated", "2", `{"id":2}`))
+	rec := one(t, f.rejected.take())
+	require.Equal(t, reasonPanic, header(t, rec, topic.HeaderReason))
+	require.Equal(t, `{"id":2}`, string(rec.Value))
+}
+
+type panicking struct{ hooks.Hook }
+
+func (panicking) Events(*hooks.Delivery) hooks.Result { panic("in the reader") }
+
+// What the code itself cannot do is kept also where a source drops what cannot be an event.
+func TestAPanickingRecordIsNotDropped(t *testing.T) {
+	in := &inlet{letter: config.DeadLetterDrop}
+	for reason, left := range map[string]string{reasonPanic: "", event.InvalidJSON: leftDiscarded} {
+		r, err := in.lettered(&stream.Record{}, record{reason: reason})
+		require.NoError(t, err)
+		require.Equal(t, left, r.left, reason)
+	}
 }
