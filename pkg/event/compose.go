@@ -16,7 +16,7 @@ type edit struct {
 }
 
 // Compose makes the body that is stored: it has "type" and "messageId", and the batch-level context and
-// integrations are in its own. The text is edited in place, never encoded anew, so digits, escapes, key order and duplicate keys
+// integrations are in its own. It has no "writeKey" any more: it says who may send, and everybody reads what is stored. The text is edited in place, never encoded anew, so digits, escapes, key order and duplicate keys
 // of everything else stay as they came. item is not changed; if nothing is missing it is returned itself. What
 // else may be wrong with the event is for Decode and Validate to say. The error is an *Error.
 func Compose(item []byte, fill Filling) ([]byte, error) {
@@ -83,10 +83,15 @@ func compose(item []byte, list []member, fill Filling) ([]byte, error) {
 			edits = append(edits, edit{at.from, at.to, merged})
 		}
 	}
+	keys := writeKeys(item, list)
+	for n := range keys {
+		cut := cutOf(list, keys, n)
+		edits = append(edits, edit{cut.from, cut.to, nil})
+	}
 	if front == nil && edits == nil {
 		return item, nil
 	}
-	return apply(item, front, len(list) == 0, edits), nil
+	return apply(item, front, len(list) == len(keys), edits), nil
 }
 
 // mergeObject returns the new object of that name of the item and which member it replaces; nil: nothing to do.

@@ -143,7 +143,7 @@ func (in *inlet) record(ctx context.Context, rec *stream.Record) (record, error)
 		it := item{body: e.Body, meta: meta, source: in.source}
 		r = in.intake.take(it, event.Filling{MessageID: func() string { return id }}, origin, place{})
 		if r.reason != "" {
-			r.Value = rec.Value[:min(len(rec.Value), in.intake.cfg.MaxEventBytes)] // the bytes as they came
+			r.Value = event.BlankWriteKeys(rec.Value[:min(len(rec.Value), in.intake.cfg.MaxEventBytes)]) // the bytes as they came
 		} else if e.Key != nil {
 			r.Key = e.Key
 		}

@@ -192,7 +192,8 @@ type place struct {
 	at   int
 }
 
-// reject makes a record of events.rejected: the bytes as they came (at most max_event_bytes of them), and why.
+// reject makes a record of events.rejected: the bytes as they came (at most max_event_bytes of them, and no write key),
+// and why.
 func (in *intake) reject(item []byte, meta event.Meta, key []byte, why error, origin string, at place) record {
 	reason := event.Reason(why, event.InvalidJSON)
 	text := why.Error()
@@ -206,7 +207,7 @@ func (in *intake) reject(item []byte, meta event.Meta, key []byte, why error, or
 		topic.Header{Key: topic.HeaderService, Value: []byte(topic.StageCollector)},
 		topic.Header{Key: topic.HeaderOrigin, Value: []byte(origin)},
 	)
-	item = item[:min(len(item), in.cfg.MaxEventBytes)]
+	item = event.BlankWriteKeys(item[:min(len(item), in.cfg.MaxEventBytes)])
 	return record{Record: stream.Record{Key: key, Value: item, Headers: headers}, meta: meta, reason: reason, why: words}
 }
 

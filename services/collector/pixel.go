@@ -59,7 +59,7 @@ func (d *door) pixelCall(c *call, query url.Values, raw string) answer {
 	body, err := pixelBody(query)
 	switch {
 	case err != nil && c.source != nil:
-		return d.keep(c, err, []byte(raw))
+		return d.keep(c, err, []byte(withoutKey(raw)))
 	case err != nil:
 		return refuse(http.StatusBadRequest, event.Reason(err, event.InvalidJSON), err.Error())
 	}
@@ -69,6 +69,19 @@ func (d *door) pixelCall(c *call, query url.Values, raw string) answer {
 		return later(codeOverloaded, "too many bytes are in flight; come again")
 	}
 	return d.taken(c, body, room)
+}
+
+// withoutKey is a query as it came, but its parameters that are the write key.
+func withoutKey(raw string) string {
+	var kept []string
+	for parameter := range strings.SplitSeq(raw, "&") {
+		name, _, _ := strings.Cut(parameter, "=")
+		if plain, err := url.QueryUnescape(name); err == nil && plain == keyParameter {
+			continue
+		}
+		kept = append(kept, parameter)
+	}
+	return strings.Join(kept, "&")
 }
 
 // image is the answer with the image in place of its body.

@@ -26,7 +26,7 @@ func (in *inlet) replayed(ctx context.Context, rec *stream.Record) (record, erro
 		return record{}, err
 	}
 	if r.reason != "" {
-		r.Value = rec.Value[:min(len(rec.Value), in.intake.cfg.MaxEventBytes)] // the bytes as they came
+		r.Value = event.BlankWriteKeys(rec.Value[:min(len(rec.Value), in.intake.cfg.MaxEventBytes)]) // the bytes as they came
 		r.Headers = append(r.Headers, in.position(rec))
 	}
 	if r.Key == nil {

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"context"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -97,4 +98,32 @@ func TestSuppressedPeopleOfTopics(t *testing.T) {
 	o, err := p.Record(context.Background(), stream.Record{Value: []byte(`{"userId":"ann"}`)})
 	require.NoError(t, err)
 	require.Equal(t, event.MissingType, o.Reason)
+}
+
+// TestWriteKeysAreNotKept: whoever reads the topics, or ClickHouse, could send in the name of the source.
+func TestWriteKeysAreNotKept(t *testing.T) {
+	f := newFixture(t, func(c *config.Collector) { c.Sources[0].MaxRequestBytes = 2000 })
+	const key = `"writeKey":"wk_demo"`
+	for body, kept := range map[string]int{
+		`{` + key + `,"type":"page","userId":"u"}`:                                                     1,
+		`{` + key + `,"batch":[{"type":"page","userId":"u",` + key + `},{` + key + `,"type":"page"}]}`: 2,
+		`{` + key + `,"type":"page"}`:                                                                  1,
+		`{` + key + `,`:                                                                                0,
+		`{` + key + `,"batch":[` + strings.TrimSuffix(strings.Repeat("7,", 2600), ",") + `]}`:          1,
+		`{` + key + `,"x":"` + strings.Repeat("x", 2100) + `"}`:                                        1,
+	} {
+		for _, auth := range []string{"", basic("wk_demo")} {
+			f.do("POST", "/v1/batch", auth, body)
+			recs := append(f.collected.take(), f.rejected.take()...)
+			require.GreaterOrEqual(t, len(recs), kept, body)
+			for _, rec := range recs {
+				require.NotContains(t, string(rec.Value), "wk_demo")
+			}
+		}
+	}
+	for _, query := range []string{"userId=u&writeKey=wk_demo", "%77riteKey=wk_demo&a=1&a.b=2", "writeKey=wk_demo&data=%25%25", "writeKey=wk_demo&data={" + url.QueryEscape(key)} {
+		f.do("GET", "/v1/pixel/page?"+query, "", "")
+		rec := one(t, append(f.collected.take(), f.rejected.take()...))
+		require.NotContains(t, string(rec.Value), "wk_demo", query)
+	}
 }
