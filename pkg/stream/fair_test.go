@@ -59,3 +59,43 @@ func TestHotKeyTakesItsShareOnly(t *testing.T) {
 	}
 	require.Equal(t, map[string]int{"hot": 300, "a": 5, "b": 5}, next)
 }
+
+// Others are looked for in a window only: a request costs the same however much is queued, and order is kept across it.
+func TestHotKeyIsLookedPastInAWindowOnly(t *testing.T) {
+	b := client(t, fake(t).ListenAddrs()).NewBatcher("hot", 1, BatcherOptions{})
+	l := b.lanes[0]
+	add := func(key string, n int) {
+		for i := range n {
+			r := Record{Key: []byte(key), Value: append(filler(10_000), fmt.Sprintf(":%d", i)...)}
+			require.True(t, l.push(&pending{rec: r, size: recordSize(&r, 0)}))
+		}
+	}
+	const hot = 3 * fairWindow / 10_000
+	add("hot", hot/6) // half a window
+	add("near", 1)
+	add("hot2", hot)
+	add("far", 2)
+	l.queue[len(l.queue)-2].done = true
+	next := map[string]int{"far": 1} // the first was given up
+	for round := 0; ; round++ {
+		batch, _, _ := b.take(l)
+		if len(batch) == 0 {
+			break
+		}
+		size := 0
+		for _, p := range batch {
+			key := string(p.rec.Key)
+			size += p.size
+			require.Contains(t, string(p.rec.Value[10_000:]), fmt.Sprintf(":%d", next[key]))
+			next[key]++
+		}
+		require.LessOrEqual(t, size, maxProduceBytes)
+		if round == 0 {
+			require.Greater(t, size, maxProduceBytes*9/10, "and no room is wasted")
+			require.Equal(t, 1, next["near"])
+			require.Positive(t, next["hot2"], "it shares")
+			require.True(t, l.queue[len(l.queue)-2].done, "what is far behind was not looked at")
+		}
+	}
+	require.Equal(t, map[string]int{"hot": hot / 6, "near": 1, "hot2": hot, "far": 2}, next)
+}
