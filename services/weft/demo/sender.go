@@ -322,6 +322,9 @@ func (s *Sender) batch(ctx context.Context, ch Channel, items [][]byte, actions 
 		return fmt.Errorf("send %d events as %s: %w", len(items), ch, err)
 	}
 	for _, r := range res.Refused {
+		if actions[r.Index].Broken { // it is named in the answer, and kept on events.rejected
+			continue
+		}
 		return fmt.Errorf("send %d events as %s: the door refuses %s: %s", len(items), ch, items[r.Index], r.Reason)
 	}
 	s.ledger.acked(actions, time.Now(), again, res.Unanswered)
