@@ -45,3 +45,40 @@ func TestTillPresetOfCDNOW(t *testing.T) {
 	require.NoError(t, err)
 	require.JSONEq(t, `{"type":"track","event":"Order Completed","userId":"00001","timestamp":"1997-01-01T00:00:00.000Z","properties":{"total":11.77,"currency":"USD","quantity":1,"products":[]}}`, string(got.Body))
 }
+
+// What a sender writes once more has the message id of the first time, and no other has it: those of shops that count
+// their receipts anew each day, and of costs of a day that were corrected since.
+func TestMessageIDsOfPresets(t *testing.T) {
+	for preset, records := range map[string][]string{
+		"till_sale": {
+			`{"receipt":"17","store":"Vienna 3","sold_at":"2026-05-04T10:11:12Z","card":"1","total":2}`,
+			`{"receipt":"17","store":"Graz 1","sold_at":"2026-05-04T10:11:12Z","card":"1","total":2}`,
+			`{"receipt":"17","store":"Vienna 3","sold_at":"2026-05-05T09:00:00Z","card":"1","total":2}`,
+			`{"receipt":"18","store":"Vienna 3","sold_at":"2026-05-04T10:11:12Z","card":"1","total":2}`,
+			`{"receipt":18,"card":"1","total":2}`,
+		},
+		"ad_cost": {
+			`{"network":"google","date":"2026-05-04","campaign_id":123,"cost":1}`,
+			`{"network":"google","date":"2026-05-04","campaign_id":123,"cost":2,"version":2}`,
+			`{"network":"google","date":"2026-05-05","campaign_id":123,"cost":1}`,
+			`{"network":"google","date":"2026-05-04","campaign_id":123,"ad_id":7,"cost":1}`,
+		},
+	} {
+		r, err := New(config.KafkaInlet{Preset: preset}, nil)
+		require.NoError(t, err)
+		id := func(text string) string {
+			got, err := r.Read(t.Context(), Record{Value: []byte(text)})
+			require.NoError(t, err, text)
+			e, err := event.Decode(got.Body, event.Meta{})
+			require.NoError(t, err, text)
+			require.NotEmpty(t, e.MessageID, text)
+			return e.MessageID
+		}
+		of := map[string]string{}
+		for _, text := range records {
+			require.Equal(t, id(text), id(text))
+			require.Empty(t, of[id(text)], "%s and %s are two", text, of[id(text)])
+			of[id(text)] = text
+		}
+	}
+}
