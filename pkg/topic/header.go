@@ -38,7 +38,8 @@ const (
 )
 
 // HeaderReplayOf stands on records of events.inbox that are a repaired copy of one of events.rejected, whose
-// topic:partition:offset it names. The collector takes such a record as its source's own: it keeps the headers for
+// topic:partition:offset it names (with /N behind it on all but the last copy of a request of several events: what
+// ends in between is not done). The collector takes such a record as its source's own: it keeps the headers for
 // source, brand, message id, receipt, trust and age.
 const HeaderReplayOf = "weft-replay-of"
 

@@ -70,7 +70,11 @@ func (r *Replay) Run(ctx context.Context, items []Item) (Report, error) {
 			r.say(i, "not replayed: "+err.Error())
 			continue
 		}
-		for _, rec := range recs {
+		for n, rec := range recs {
+			if n < len(recs)-1 { // only the last says that all are there: a replay may end in between
+				mark := &rec.Headers[len(rec.Headers)-1]
+				mark.Value = append(mark.Value, part+strconv.Itoa(n)...)
+			}
 			if r.DryRun {
 				r.say(i, "would send "+shown(string(rec.Value), maxShownSent))
 				continue
@@ -91,6 +95,10 @@ func (r *Replay) Run(ctx context.Context, items []Item) (Report, error) {
 	}
 	return report, nil
 }
+
+// part stands behind the position in the mark of a copy that more copies of the same item follow. What is sent once
+// more of an item that was left half sent are duplicates.
+const part = "/"
 
 // maxItems is how many items a request may have that was rejected as a whole: above what fits into the first bytes
 // that are kept of one.

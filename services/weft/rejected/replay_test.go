@@ -3,11 +3,14 @@ package rejected_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/config"
@@ -38,6 +42,7 @@ const (
 type shop struct {
 	t      *testing.T
 	set    topic.Set
+	kafka  *kfake.Cluster
 	client *stream.Client
 	door   string
 }
@@ -61,7 +66,7 @@ func newShop(t *testing.T) *shop {
 	cfg.Collector.Inlets = []config.Inlet{{Name: "till", Topic: till, Mapping: map[string]string{
 		"event": "'Order Completed'", "userId": "$.customer", "messageId": "$.receipt", "properties.total": "$.total",
 	}}}
-	s := &shop{t: t, set: cfg.Topics.Set()}
+	s := &shop{t: t, set: cfg.Topics.Set(), kafka: k}
 	log := zap.NewNop()
 	s.client, err = stream.New(cfg.Kafka, log)
 	require.NoError(t, err)
@@ -104,13 +109,19 @@ func (s *shop) await(what string, done func() bool) {
 // send posts events; the answer must be 200.
 func (s *shop) send(events ...string) {
 	s.t.Helper()
-	req, err := http.NewRequestWithContext(s.context(), http.MethodPost, s.door+"/v1/batch", strings.NewReader(`{"batch":[`+strings.Join(events, ",")+`]}`))
+	s.post("/v1/batch", `{"batch":[`+strings.Join(events, ",")+`]}`, http.StatusOK)
+}
+
+// post makes a call whose answer must have the status.
+func (s *shop) post(path, body string, status int) {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.context(), http.MethodPost, s.door+path, strings.NewReader(body))
 	require.NoError(s.t, err)
 	req.SetBasicAuth("key", "")
 	res, err := http.DefaultClient.Do(req)
 	require.NoError(s.t, err)
 	require.NoError(s.t, res.Body.Close())
-	require.Equal(s.t, http.StatusOK, res.StatusCode)
+	require.Equal(s.t, status, res.StatusCode)
 }
 
 // sell writes a record of the till.
@@ -261,16 +272,42 @@ func TestRecordsAndRequestsGoBackAsWhatTheyWere(t *testing.T) {
 	require.Contains(t, bodies[0], `"total":19.90`)
 	require.Contains(t, bodies[0], `"userId":"u-2"`)
 
-	req, err := http.NewRequestWithContext(s.context(), http.MethodPost, s.door+"/v1/batch",
-		strings.NewReader(`{"batch":[{"type":"track","event":"A","userId":"u","messageId":"b-1","properties":{"n":NaN}},{"type":"page","userId":"u","messageId":"b-2"}],"context":{"ip":"1.2.3.4"}}`))
-	require.NoError(t, err)
-	req.SetBasicAuth("key", "")
-	res, err := http.DefaultClient.Do(req)
-	require.NoError(t, err)
-	require.NoError(t, res.Body.Close())
-	require.Equal(t, http.StatusBadRequest, res.StatusCode)
+	s.post("/v1/batch", `{"batch":[{"type":"track","event":"A","userId":"u","messageId":"b-1","properties":{"n":NaN}},{"type":"page","userId":"u","messageId":"b-2"}],"context":{"ip":"1.2.3.4"}}`, http.StatusBadRequest)
 	report, said = s.replay(rejected.Filter{Reasons: []string{"invalid_json"}}, rejected.RepairOptions{Text: `text.replace("NaN", "null")`})
 	require.Equal(t, rejected.Report{Sent: 2}, report, said)
 	require.Contains(t, s.settled("b-1", 0)[0], `"n":null`)
 	require.Contains(t, s.settled("b-2", 0)[0], `"ip":"1.2.3.4"`)
+}
+
+// A replay that ends between the items of one request has not replayed the request.
+func TestAnInterruptedReplayIsNotDone(t *testing.T) {
+	s := newShop(t)
+	s.post("/v1/batch", `{"batch":[{"type":"track","event":"A","userId":"u","messageId":"c-1","properties":{"n":NaN}},{"type":"page","userId":"u","messageId":"c-2"}]}`, http.StatusBadRequest)
+	fix := rejected.RepairOptions{Text: `text.replace("NaN", "null")`}
+	repair, err := rejected.NewRepair(fix)
+	require.NoError(t, err)
+	ctx, interrupt := context.WithCancel(s.context())
+	var sent atomic.Int64
+	var over atomic.Bool
+	s.kafka.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		s.kafka.KeepControl()
+		if over.Load() || req.(*kmsg.ProduceRequest).Topics[0].Topic != s.set.EventsInbox() || sent.Add(1) == 1 {
+			return nil, nil, false
+		}
+		interrupt()
+		return nil, errors.New("cut off"), true
+	})
+	r := rejected.Replay{Client: s.client, Set: s.set, Repair: repair, Out: io.Discard}
+	_, err = r.Run(ctx, s.list(rejected.Filter{}))
+	require.ErrorIs(t, err, context.Canceled)
+	over.Store(true)
+	require.Len(t, s.list(rejected.Filter{}), 1, "it is still on the list")
+
+	report, said := s.replay(rejected.Filter{}, fix)
+	require.Equal(t, rejected.Report{Sent: 2}, report, said)
+	require.Empty(t, s.list(rejected.Filter{}))
+	require.Len(t, s.settled("c-1", 1), 1, "that was sent twice")
+	require.Len(t, s.settled("c-2", 0), 1)
+	report, _ = s.replay(rejected.Filter{}, fix)
+	require.Equal(t, rejected.Report{Before: 1}, report)
 }
