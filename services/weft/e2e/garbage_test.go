@@ -109,7 +109,7 @@ func (d *deployment) garbageOverHTTP() {
 		{name: "an event without a name", path: "/v1/track", body: `{"userId":"u"}`, status: 200, reason: "missing_event"},
 		{name: "an unknown type in a batch", path: "/v1/batch", body: `{"batch":[{"type":"dance","userId":"u"},` + good + `]}`, status: 200, reason: "unknown_type"},
 		{name: "an id that is an object", path: "/v1/track", body: `{"event":"E","userId":{"a":1}}`, status: 200, reason: "invalid_type"},
-		{name: "an event too large", path: "/v1/track", body: `{"event":"E","userId":"u","properties":{"x":"` + strings.Repeat("x", 1_000_000) + `"}}`, status: 200, reason: "too_large"},
+		{name: "an event too large", path: "/v1/track", body: `{"event":"E","userId":"u","properties":{"x":"` + strings.Repeat("x", 1_000_000) + `"}}`, status: 400, code: "too_large", reason: "too_large"},
 		{name: "a wrong key", key: "wk_wrong", path: "/v1/track", body: good, status: 401, code: "unknown_write_key"},
 		{name: "broken JSON with a wrong key", key: "wk_wrong", path: "/v1/track", body: "{", status: 401, code: "unknown_write_key"},
 		{name: "an unknown path", path: "/v1/nothing", body: good, status: 404, code: "not_found"},
