@@ -91,6 +91,8 @@ func benchHTTP(b *testing.B, handler http.Handler, path, body string, events int
 	b.ReportMetric(float64(b.N*events)/b.Elapsed().Seconds(), "events/s")
 }
 
+func unsent([]record) error { return nil }
+
 // BenchmarkIntake is the work per event between the socket and the producer.
 func BenchmarkIntake(b *testing.B) {
 	f := newFixture(b)
@@ -104,7 +106,7 @@ func BenchmarkIntake(b *testing.B) {
 					b.Fatal(err)
 				}
 				req.Context = ctx
-				if _, err := f.records(&call{ep: endpoints["batch"], path: "/v1/batch", source: f.keys.find("wk_demo"), received: now}, req, &lease{b: &budget{max: 1 << 40}}); err != nil {
+				if _, err := f.records(&call{ep: endpoints["batch"], path: "/v1/batch", source: f.keys.find("wk_demo"), received: now}, req, &lease{b: &budget{max: 1 << 40}}, unsent); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -123,7 +125,7 @@ func TestABatchMakesNoGarbagePerEvent(t *testing.T) {
 	allocs := testing.AllocsPerRun(200, func() {
 		req, err := event.Split(body, 2500)
 		require.NoError(t, err)
-		recs, err := f.records(c, req, room)
+		recs, err := f.records(c, req, room, unsent)
 		require.NoError(t, err)
 		require.Len(t, recs, 50)
 	})

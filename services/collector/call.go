@@ -141,28 +141,30 @@ func (d *door) taken(c *call, body []byte, room *lease) answer {
 		d.metrics.refused.WithLabelValues(c.source.name, codeRateLimited).Inc()
 		return tooFast(wait, c.source.bucket.perSecond)
 	}
-	recs, err := d.records(c, req, room)
+	ctx, cancel := d.patience(c.ctx)
+	defer cancel()
+	recs, err := d.records(c, req, room, func(recs []record) error { return d.sendBy(ctx, recs) })
 	switch {
 	case errors.Is(err, errNoRoom):
 		return later(codeOverloaded, "too many bytes are in flight; come again")
 	case err != nil:
-		return d.keep(c, err, body)
-	}
-	if err := d.send(c.ctx, recs); err != nil {
 		d.log.Debug("request not acknowledged by kafka", zap.String("endpoint", c.ep.name), zap.Error(err))
 		return later(codeUnavailable, "the events could not be stored; come again")
 	}
 	return c.source.stored(recs, req.Batch)
 }
 
-// records makes a record of each item, valid or not, in order.
-func (d *door) records(c *call, req event.Request, room *lease) ([]record, error) {
+// records makes a record of each item, valid or not, and sends them, in order: at most max_request_bytes at a time, since
+// with the batch-level context in each event they may be many times what the request was. What the answer does not need
+// of those sent is let go.
+func (d *door) records(c *call, req event.Request, room *lease, send func([]record) error) ([]record, error) {
 	it := item{meta: c.source.meta(c.received), source: c.source, client: c.client, desk: d.intake.desk()}
 	defer d.intake.desks.Put(it.desk)
 	it.meta.SentAt = req.SentAt
 	fill := event.Filling{Type: c.ep.typ, MessageID: newMessageID, Context: req.Context, Integrations: req.Integrations}
+	grows := req.Context != nil || req.Integrations != nil
 	recs := make([]record, len(req.Items))
-	grown := 0
+	sent, size := 0, 0
 	for i, body := range req.Items {
 		at := place{}
 		if req.Batch {
@@ -171,14 +173,29 @@ func (d *door) records(c *call, req event.Request, room *lease) ([]record, error
 		it.body = body
 		recs[i] = d.take(it, fill, c.path, at)
 		n := len(recs[i].Value)
-		if grown += n; grown > maxGrowth*d.cfg.MaxRequestBytes {
-			return nil, &event.Error{Reason: event.TooLarge, Path: "context", Detail: "with the batch-level context in every event the batch becomes too large; send smaller batches"}
+		if size > 0 && size+n > d.cfg.MaxRequestBytes {
+			if err := send(recs[sent:i]); err != nil {
+				return nil, err
+			}
+			for ; sent < i; sent++ {
+				recs[sent] = recs[sent].told()
+			}
+			if grows {
+				room.give(size)
+			}
+			size = 0
 		}
-		if (req.Context != nil || req.Integrations != nil) && !room.grow(n) {
+		size += n
+		if grows && !room.grow(n) {
 			return nil, errNoRoom
 		}
 	}
-	return recs, nil
+	return recs, send(recs[sent:])
+}
+
+// told is what an answer says of a record.
+func (r *record) told() record {
+	return record{reason: r.reason, why: r.why, left: r.left, meta: event.Meta{MessageID: strings.Clone(r.meta.MessageID)}}
 }
 
 func tooLargeRequest(limit int) error {
@@ -217,11 +234,21 @@ func (d *door) keep(c *call, why error, body []byte) answer {
 	return refuse(c.source.status(reason), reason, why.Error())
 }
 
-// send returns nil when Kafka has all records. It goes on when the sender has hung up: a browser that is
+// patience is how long the records of a request may take. It goes on when the sender has hung up: a browser that is
 // leaving the page does so right after it has sent.
+func (d *door) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), d.cfg.ProduceTimeout)
+}
+
+// send is sendBy of a request's only records.
 func (d *door) send(ctx context.Context, recs []record) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.ProduceTimeout)
+	ctx, cancel := d.patience(ctx)
 	defer cancel()
+	return d.sendBy(ctx, recs)
+}
+
+// sendBy returns nil when Kafka has all records.
+func (d *door) sendBy(ctx context.Context, recs []record) error {
 	valid := make([]stream.Record, 0, len(recs))
 	var invalid []stream.Record
 	for i := range recs {

@@ -15,10 +15,6 @@ import (
 	"github.com/weft-cdp/weft/pkg/unsubscribe"
 )
 
-// maxGrowth bounds what batch-level context may make of a request: its items together may become this many
-// times collector.max_request_bytes.
-const maxGrowth = 4
-
 // endpoint is one path of the Segment contract.
 type endpoint struct {
 	name     string     // metrics label
