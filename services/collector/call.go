@@ -144,6 +144,9 @@ func (d *door) taken(c *call, body []byte, room *lease) answer {
 	ctx, cancel := d.patience(c.ctx)
 	defer cancel()
 	recs, err := d.records(c, req, room, func(recs []record) error { return d.sendBy(ctx, recs) })
+	if err != nil {
+		c.source.bucket.give(len(req.Items))
+	}
 	switch {
 	case errors.Is(err, errNoRoom):
 		return later(codeOverloaded, "too many bytes are in flight; come again")

@@ -145,6 +145,7 @@ func (d *door) hook(r *http.Request, name string) answer {
 		return tooFast(wait, h.source.bucket.perSecond)
 	}
 	if err := d.send(c.ctx, recs); err != nil {
+		h.source.bucket.give(len(recs))
 		d.log.Debug("webhook not acknowledged by kafka", zap.String("source", name), zap.Error(err))
 		return later(codeUnavailable, "the events could not be stored; come again")
 	}

@@ -48,3 +48,13 @@ func (b *bucket) take(n int, now time.Time) time.Duration {
 	b.tokens -= float64(n)
 	return 0
 }
+
+// give gives back n tokens that were spent on events which could not be stored: they will come again.
+func (b *bucket) give(n int) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tokens = math.Min(b.burst, b.tokens+float64(n))
+}

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/event"
+	"github.com/weft-cdp/weft/pkg/stream"
 )
 
 func TestBucket(t *testing.T) {
@@ -72,6 +74,28 @@ func TestRateOfASource(t *testing.T) {
 	require.Empty(t, f.rejected.take(), "they will come again")
 	clock = clock.Add(time.Second)
 	require.Equal(t, 200, f.do("POST", "/v1/p", basic("wk_demo"), page).Code)
+}
+
+// What could not be stored has not been sent, as the rate has it: the sender was asked to come again.
+func TestEventsThatCannotBeStoredCostNoRate(t *testing.T) {
+	f := hookFixture(t, func(c *config.Collector) {
+		for i := range c.Sources {
+			c.Sources[i].Rate = config.SourceRate{EventsPerSecond: 1, Burst: 2}
+		}
+	})
+	batch := `{"batch":[` + strings.Repeat(`{"type":"page","userId":"u"},`, 9) + `{"type":"page","userId":"u"}]}`
+	f.collected.fail = func([]stream.Record) error { return errors.New("no broker") }
+	for range 3 {
+		require.Equal(t, 503, f.do("POST", "/v1/b", basic("wk_demo"), batch).Code)
+		require.Equal(t, 503, f.shopify("orders/updated", "w", shopifyOrder))
+	}
+	f.collected.fail = nil
+	require.Equal(t, 200, f.do("POST", "/v1/b", basic("wk_demo"), batch).Code)
+	require.Equal(t, 429, f.do("POST", "/v1/b", basic("wk_demo"), batch).Code)
+	require.Equal(t, 200, f.shopify("orders/updated", "w", shopifyOrder))
+	b := newBucket(config.SourceRate{EventsPerSecond: 1, Burst: 2})
+	b.give(5)
+	require.InDelta(t, 2, b.tokens, 0, "no more than the burst")
 }
 
 func TestOrigins(t *testing.T) {
