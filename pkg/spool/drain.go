@@ -52,6 +52,7 @@ func (s *Spool) drain(ctx context.Context) {
 		}
 		took, all := way(ctx)
 		caught = took && all
+		s.giveUpLost()
 		if err := s.free(); err != nil {
 			s.opt.Log.Error("spool's drained segments are not freed", zap.Error(err))
 		}
@@ -143,6 +144,9 @@ func (p *pass) turn(ctx context.Context) (took, all bool) {
 func (p *pass) run(ctx context.Context) (took, all bool) {
 	s := p.s
 	p.left, p.names, p.size, p.took = map[int]bool{}, map[int]bool{}, 0, false
+	for i := range p.windows { // the disk may have failed in the middle of the former pass
+		p.windows[i].Reset()
+	}
 	s.mu.Lock()
 	from := s.first()
 	segments := slices.Clone(s.segments)
@@ -195,14 +199,16 @@ func (p *pass) stuck(ctx context.Context) bool {
 func (p *pass) segment(ctx context.Context, g *segment, at, end int64) error {
 	for at < end {
 		parts, next, err := g.group(at, end, p.buf)
-		if err == nil && next == 0 {
-			if at, err = g.resume(at, end); err == nil && at == 0 {
-				err = errors.New("nothing reads any more behind what was read before")
+		if err == nil && next == 0 { // it was synced: the disk has lost it since
+			next, err = g.resume(at, end)
+			if next == 0 {
+				next = end
 			}
-			if err != nil {
-				return err
+			if err == nil {
+				p.s.damage(g, next-at)
+				at = next
+				continue
 			}
-			continue
 		}
 		if err != nil {
 			return err

@@ -17,7 +17,7 @@ type Content struct {
 	InUse    bool // a process has it
 	Bytes    int64
 	Waiting  map[string]int // records that are not drained, by topic
-	Torn     int64          // bytes at the ends of segments that were never acknowledged, or are being written now
+	Torn     int64          // bytes at the ends of segments that do not read: most likely never acknowledged, or being written now
 	Damaged  int            // segments in which something acknowledged does not read any more
 	SetAside []string       // such segments whose rest is drained
 }

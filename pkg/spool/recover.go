@@ -37,7 +37,7 @@ func (s *Spool) recover() error {
 			return fmt.Errorf("segment %s: %w", g.path, err)
 		}
 		if torn > 0 {
-			s.opt.Log.Warn("end of a spool's segment does not read: it was being written when its process died, and not acknowledged",
+			s.opt.Log.Warn("end of a spool's segment does not read: most likely it was being written when its process died, and was not acknowledged",
 				zap.String("segment", g.path), zap.Int64("bytes", torn))
 		}
 		if g.damaged {
@@ -92,4 +92,40 @@ func (g *segment) walk(from int64, buf *[]byte, see func(offset int64, parts []b
 		at = next
 	}
 	return 0, nil
+}
+
+// damage notes that bytes of a segment that were synced do not read any more.
+func (s *Spool) damage(g *segment, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g.damaged {
+		return // a former pass has told
+	}
+	g.damaged = true
+	s.opt.Log.Error("spool is damaged: events in it that were acknowledged do not read any more; the segment is kept for a person to look at",
+		zap.String("segment", g.path), zap.Int64("bytes", bytes))
+}
+
+// giveUpLost takes from what waits the records that damage has struck since they were counted. How many that are of
+// a lane is only known when nothing of it is left to be read or written: what still counts then is not there.
+func (s *Spool) giveUpLost() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) > 0 || s.writing {
+		return
+	}
+	end := position{}
+	if n := len(s.segments); n > 0 {
+		end = position{s.segments[n-1].number, s.segments[n-1].end}
+	}
+	for i := range s.lanes {
+		l := &s.lanes[i]
+		if l.behind == 0 || l.from.before(end) {
+			continue
+		}
+		name, partition := s.topicOf(i)
+		s.opt.Log.Error("acknowledged events are lost with a damaged spool", zap.String("topic", name), zap.Int("partition", partition), zap.Int("events", l.behind))
+		s.behind -= l.behind
+		l.behind = 0
+	}
 }
