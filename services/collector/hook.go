@@ -46,6 +46,7 @@ func newHooks(in *intake) (map[string]*hook, error) {
 		}
 		src, err := newSource(in, s)
 		if err == nil {
+			in.know(src, nil) // a repaired copy of what its provider's reader made, or could not make, is to be an event
 			var r hooks.Hook
 			if r, err = newHook(s.Webhook); err != nil {
 				err = fmt.Errorf("source %s: webhook.%w", s.Name, err)

@@ -106,7 +106,7 @@ var calls = map[string]event.Type{
 
 // typeOf is the type that the path of a request says; empty: none.
 func typeOf(origin string) event.Type {
-	if !strings.HasPrefix(origin, "/") {
+	if !strings.HasPrefix(origin, "/") || strings.HasPrefix(origin, hookPath) {
 		return ""
 	}
 	last := origin[strings.LastIndexByte(origin, '/')+1:]

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/weft-cdp/weft/pkg/event"
@@ -162,17 +163,17 @@ func (r *Replay) records(i *Item) ([]stream.Record, error) {
 		return nil, err
 	}
 	most := maxItems
-	if typeOf(i.Origin) != "" {
+	if typeOf(i.Origin) != "" || i.hooked() {
 		most = 0 // a single call
 	}
 	request, err := event.Split(body, most)
 	if err != nil {
-		return nil, err
+		return nil, i.explained(err)
 	}
 	fill := event.Filling{Type: typeOf(i.Origin), Context: request.Context, Integrations: request.Integrations}
 	if !request.Batch {
 		rec, err := r.event(i, i.Meta, body, fill, i.Meta.MessageID)
-		return []stream.Record{rec}, err
+		return []stream.Record{rec}, i.explained(err)
 	}
 	var recs []stream.Record
 	for n, item := range request.Items {
@@ -209,6 +210,20 @@ func (r *Replay) record(i *Item, m event.Meta, body []byte) stream.Record {
 	m.Flags = "" // found anew
 	headers := append(topic.MetaHeaders(m), topic.Header{Key: topic.HeaderReplayOf, Value: []byte(i.Position())})
 	return stream.Record{Key: []byte(i.Position()), Value: bytes.Clone(body), Headers: headers}
+}
+
+// hookPath is where the collector takes webhooks, with the name of their source behind it.
+const hookPath = "/v1/hooks/"
+
+// hooked says whether an item came in a webhook.
+func (i *Item) hooked() bool { return strings.HasPrefix(i.Origin, hookPath) }
+
+// explained says of a webhook's item what is wanted of its repair.
+func (i *Item) explained(err error) error {
+	if err == nil || !i.hooked() {
+		return err
+	}
+	return fmt.Errorf("%w (a webhook's payload is not read as its provider's once more: repair it into an event, or have the provider send it again)", err)
 }
 
 // mapped says whether an item is a record of a topic other than the inbox: what it is, its source's mapping says.

@@ -3,10 +3,14 @@ package rejected_test
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -63,6 +67,11 @@ func newShop(t *testing.T) *shop {
 	cfg.Collector.Sources = []config.Source{{Name: "web", Kind: config.KindServer, WriteKey: "key", Brand: "shop", Transformations: []config.Transformation{
 		{Name: "net", When: "has(event.properties.tax)", Derive: map[string]string{"properties.net": "event.properties.total - event.properties.tax"}},
 	}}}
+	secret := filepath.Join(dir, "secret")
+	require.NoError(t, os.WriteFile(secret, []byte("hush"), 0o600))
+	cfg.Collector.Sources = append(cfg.Collector.Sources, config.Source{Name: "page", Kind: config.KindWebhook, Webhook: config.SourceWebhook{
+		Provider: config.ProviderGeneric, SecretFile: secret, Header: "X-Sig", Mapping: map[string]string{"event": "$.kind", "userId": "$.who", "properties.total": "= record.total + 0"},
+	}})
 	cfg.Collector.Inlets = []config.Inlet{{Name: "till", Topic: till, Mapping: map[string]string{
 		"event": "'Order Completed'", "userId": "$.customer", "messageId": "$.receipt", "properties.total": "$.total",
 	}}}
@@ -113,11 +122,14 @@ func (s *shop) send(events ...string) {
 }
 
 // post makes a call whose answer must have the status.
-func (s *shop) post(path, body string, status int) {
+func (s *shop) post(path, body string, status int, headers ...string) {
 	s.t.Helper()
 	req, err := http.NewRequestWithContext(s.context(), http.MethodPost, s.door+path, strings.NewReader(body))
 	require.NoError(s.t, err)
 	req.SetBasicAuth("key", "")
+	for n := 0; n < len(headers); n += 2 {
+		req.Header.Set(headers[n], headers[n+1])
+	}
 	res, err := http.DefaultClient.Do(req)
 	require.NoError(s.t, err)
 	require.NoError(s.t, res.Body.Close())
@@ -310,4 +322,34 @@ func TestAnInterruptedReplayIsNotDone(t *testing.T) {
 	require.Len(t, s.settled("c-2", 0), 1)
 	report, _ = s.replay(rejected.Filter{}, fix)
 	require.Equal(t, rejected.Report{Before: 1}, report)
+}
+
+// What a webhook brought goes back as an event: as its reader had made it, else as the repair makes it.
+func TestARejectedWebhookGoesBackAsAnEvent(t *testing.T) {
+	s := newShop(t)
+	for _, body := range []string{`{"kind":"Paid","total":9.90}`, `{"kind":"Paid","who":"u-1","total":"x"}`} {
+		h := hmac.New(sha256.New, []byte("hush"))
+		_, err := h.Write([]byte(body))
+		require.NoError(t, err)
+		s.post("/v1/hooks/page", body, http.StatusOK, "X-Sig", hex.EncodeToString(h.Sum(nil)))
+	}
+	items := s.list(rejected.Filter{})
+	require.Len(t, items, 2)
+	read, raw := &items[0], &items[1]
+	if read.Reason == "expression_failed" {
+		read, raw = raw, read
+	}
+	report, said := s.replay(rejected.Filter{}, rejected.RepairOptions{})
+	require.Equal(t, rejected.Report{Faulty: 2}, report, said)
+	require.Contains(t, said, "repair it into an event, or have the provider send it again")
+
+	report, said = s.replay(rejected.Filter{Reasons: []string{read.Reason}}, rejected.RepairOptions{Set: []string{`userId="u-1"`}})
+	require.Equal(t, rejected.Report{Sent: 1}, report, said)
+	require.Contains(t, s.settled(read.Meta.MessageID, 0)[0], `"total":9.9`)
+	report, said = s.replay(rejected.Filter{Reasons: []string{raw.Reason}}, rejected.RepairOptions{
+		Set: []string{`type="track"`, `event=event.kind`, `userId=event.who`}, Remove: []string{"kind", "who", "total"},
+	})
+	require.Equal(t, rejected.Report{Sent: 1}, report, said)
+	require.Contains(t, s.settled(raw.Meta.MessageID, 0)[0], `"event":"Paid"`)
+	require.Empty(t, s.list(rejected.Filter{}), "neither is rejected again")
 }
