@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,8 +44,10 @@ func (in *inlet) copied(ctx context.Context, rec *stream.Record, origin string) 
 		meta.MessageID = origin
 		return in.intake.aside(rec.Value, meta, nil, &event.Error{Reason: reasonInvalidHeader, Detail: err.Error()}, origin), nil
 	}
+	named := said.MessageID // empty: if the body names none either, its place of the first time
 	if said.MessageID == "" {
-		said.MessageID = origin
+		place, _ := topic.Get(rec.Headers, topic.HeaderOrigin)
+		said.MessageID = cmp.Or(place, origin)
 	}
 	from, known := in.intake.senders[said.Source]
 	if !known {
@@ -78,6 +81,7 @@ func (in *inlet) copied(ctx context.Context, rec *stream.Record, origin string) 
 		return record{meta: meta, left: leftSkipped}, nil
 	}
 	meta.Historical = meta.Historical || e.Historical
+	meta.MessageID = named
 	it := item{body: e.Body, meta: meta, source: from.source}
 	r := in.intake.take(it, event.Filling{MessageID: func() string { return said.MessageID }}, origin, place{})
 	if r.reason == "" && r.left == "" && e.Key != nil {

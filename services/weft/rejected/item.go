@@ -30,7 +30,7 @@ type Item struct {
 	Meta      event.Meta
 	Body      []byte
 	Headers   []topic.Header
-	inlet     bool   // a record of a topic: its message id is not judged for duplicates by the stage behind
+	inlet     bool   // a record of a topic
 	Replayed  string // position on events.inbox of its copy; empty: it was not replayed
 }
 

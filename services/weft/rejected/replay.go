@@ -113,9 +113,8 @@ func (r *Replay) say(i *Item, what string) { fmt.Fprintf(r.Out, "%s: %s\n", i.Po
 // id is by what the stage behind the collector knows an event again.
 type id struct{ source, messageID string }
 
-// taken is which of the items stand on events.collected by now. It is asked for records of topics only: their
-// message ids are not judged for duplicates where they came without a fault, so a copy would be taken beside
-// them. What came over HTTP needs no look: there the stage behind knows its ids.
+// taken is which of the items stand on events.collected by now. It is asked for records of topics only: a repair that
+// changes whose event it is would bring a copy where the stage behind does not know the id of what the mapping made.
 func (r *Replay) taken(ctx context.Context, items []Item) (map[id]bool, error) {
 	wanted := map[id]bool{}
 	var oldest time.Time
@@ -194,6 +193,9 @@ func (r *Replay) records(i *Item) ([]stream.Record, error) {
 // event is the copy of one event, which the collector would take; messageID is for one without.
 func (r *Replay) event(i *Item, m event.Meta, body []byte, fill event.Filling, messageID string) (stream.Record, error) {
 	fill.MessageID = func() string { return messageID }
+	if !i.inlet || m.MessageID == i.Origin {
+		m.MessageID = "" // where the first time's was made here, that of the repaired body goes before
+	}
 	e, err := event.Complete(body, fill, m)
 	if err == nil {
 		err = e.Validate()
@@ -208,7 +210,11 @@ func (r *Replay) event(i *Item, m event.Meta, body []byte, fill event.Filling, m
 func (r *Replay) record(i *Item, m event.Meta, body []byte) stream.Record {
 	m.Historical = m.Historical || r.Historical
 	m.Flags = "" // found anew
-	headers := append(topic.MetaHeaders(m), topic.Header{Key: topic.HeaderReplayOf, Value: []byte(i.Position())})
+	var place []topic.Header
+	if i.mapped(r.Set) && m.MessageID == i.Origin {
+		m.MessageID, place = "", []topic.Header{{Key: topic.HeaderOrigin, Value: []byte(i.Origin)}} // for a mapping that gives none
+	}
+	headers := append(append(topic.MetaHeaders(m), place...), topic.Header{Key: topic.HeaderReplayOf, Value: []byte(i.Position())})
 	return stream.Record{Key: []byte(i.Position()), Value: bytes.Clone(body), Headers: headers}
 }
 

@@ -353,3 +353,18 @@ func TestARejectedWebhookGoesBackAsAnEvent(t *testing.T) {
 	require.Contains(t, s.settled(raw.Meta.MessageID, 0)[0], `"event":"Paid"`)
 	require.Empty(t, s.list(rejected.Filter{}), "neither is rejected again")
 }
+
+// A record that could not be read has the message id that its repaired text gives, so that its sender's repetition is
+// a duplicate of it.
+func TestARepairedRecordHasItsOwnMessageID(t *testing.T) {
+	s := newShop(t)
+	s.sell(`{"receipt":"r-3","customer":"u-3","total":NaN}`)
+	s.await("it is rejected", func() bool { return len(s.list(rejected.Filter{})) == 1 })
+	for range 2 {
+		report, said := s.replay(rejected.Filter{}, rejected.RepairOptions{Text: `text.replace("NaN", "1.50")`}, again)
+		require.Equal(t, rejected.Report{Sent: 1}, report, said)
+	}
+	require.Len(t, s.settled("r-3", 1), 1)
+	s.sell(`{"receipt":"r-3","customer":"u-3","total":1.50}`)
+	require.Len(t, s.settled("r-3", 2), 1)
+}
