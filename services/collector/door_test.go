@@ -336,12 +336,6 @@ func TestRequestsThatCannotBeRead(t *testing.T) {
 			require.Equal(t, "web", header(t, rec, topic.HeaderSource))
 		})
 	}
-	f = newFixture(t, func(c *config.Collector) { c.MaxRequestBytes = 70_000; c.MaxBatchEvents = 300 })
-	items := strings.TrimSuffix(strings.Repeat(`{"userId":"u","event":"E"},`, 100), ",")
-	w := f.do("POST", "/v1/batch", basic("wk_demo"), `{"context":{"x":"`+strings.Repeat("y", 60_000)+`"},"batch":[`+items+`]}`)
-	require.Equal(t, 400, w.Code, w.Body)
-	require.Equal(t, event.TooLarge, code(t, w))
-	require.Zero(t, f.budget.used.Load())
 }
 
 func zipped(t testing.TB, text string) string {
