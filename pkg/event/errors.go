@@ -51,6 +51,8 @@ func Reason(err error, fallback string) string {
 var (
 	errNotObject = &Error{Reason: InvalidType, Detail: "the event is not a JSON object"}
 	tooManyKeys  = &Error{Reason: TooManyKeys, Detail: fmt.Sprintf("its objects have more than %d members together", MaxKeys)}
+	// One reason for both: there is too much of it.
+	tooManyElements = &Error{Reason: TooManyKeys, Detail: fmt.Sprintf("its arrays have more than %d elements together", MaxElements)}
 )
 
 // asError gives scan errors their reason code.

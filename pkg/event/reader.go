@@ -46,7 +46,7 @@ func (r *Reader) listed(body []byte) error {
 	if r.scan.below == nil {
 		r.scan.below = r.below
 	}
-	r.scan.b, r.scan.depth, r.scan.deepest, r.scan.keys = body, 0, 0, 0
+	r.scan.b, r.scan.depth, r.scan.deepest, r.scan.keys, r.scan.elems = body, 0, 0, 0, 0
 	r.properties.b, r.context.b = nil, nil
 	list, found, err := r.scan.whole(r.list[:0])
 	if err != nil {

@@ -18,6 +18,10 @@ const MaxDepth = 100
 // every stage behind us, and ClickHouse, more than its bytes.
 const MaxKeys = 10_000
 
+// MaxElements is how many elements the arrays of one event may have together: a parser makes tens of bytes of each, so
+// that a megabyte of "0," would be many of memory at every stage. A cart of a thousand lines has some ten thousand.
+const MaxElements = 100_000
+
 // maxScanDepth bounds the recursion of the scanner itself: a body nested deeper is refused as a whole,
 // because finding where its items end is no longer worth the stack.
 const maxScanDepth = 1000
@@ -30,6 +34,7 @@ type scanner struct {
 	depth   int  // of the value being scanned
 	deepest int  // deepest nesting seen
 	keys    int  // members of all objects seen
+	elems   int  // elements of all arrays seen
 	escapes bool // the string scanned last has escapes
 	// maxItems bounds the elements that array lists; 0: no bound. more says that there are more: these are scanned too.
 	maxItems int
@@ -196,6 +201,7 @@ func (s *scanner) array(i int, list *[]span) (int, error) {
 		if i, err = s.value(i); err != nil {
 			return i, err
 		}
+		s.elems++
 		if list != nil {
 			if s.maxItems > 0 && len(*list) == s.maxItems {
 				s.more, list = true, nil
@@ -336,6 +342,7 @@ func (s *scanner) number(i int) (int, error) {
 type shape struct {
 	deepest int // nesting
 	keys    int // members of all objects
+	elems   int // elements of all arrays
 }
 
 // check says whether one event may have this shape.
@@ -345,6 +352,8 @@ func (s shape) check() error {
 		return &Error{Reason: TooDeep, Detail: fmt.Sprintf("nested %d deep, at most %d", s.deepest, MaxDepth)}
 	case s.keys > MaxKeys:
 		return tooManyKeys
+	case s.elems > MaxElements:
+		return tooManyElements
 	}
 	return nil
 }
@@ -379,7 +388,7 @@ func (s *scanner) whole(list []member) (_ []member, _ shape, err error) {
 	return list, s.shape(), nil
 }
 
-func (s *scanner) shape() shape { return shape{s.deepest, s.keys} }
+func (s *scanner) shape() shape { return shape{s.deepest, s.keys, s.elems} }
 
 // find returns the raw value of the first member called name, nil if there is none.
 func find(b []byte, list []member, name string) []byte {

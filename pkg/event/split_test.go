@@ -47,6 +47,27 @@ func objectOf(n int) string {
 	return "{" + strings.TrimPrefix(b.String(), ",") + "}"
 }
 
+func TestElementsOfAnEventAreBounded(t *testing.T) {
+	body := func(n int) []byte {
+		return []byte(`{"type":"page","userId":"u","properties":{"x":[` + strings.TrimSuffix(strings.Repeat("0,", n), ",") + `]}}`)
+	}
+	_, err := Decode(body(MaxElements), Meta{})
+	require.NoError(t, err)
+	_, err = Decode(body(MaxElements+1), Meta{})
+	require.Equal(t, TooManyKeys, Reason(err, ""))
+	require.Equal(t, TooManyKeys, Reason(CheckJSON(body(MaxElements+1)), ""))
+	var r Reader
+	for range 2 { // each on its own
+		_, err = r.Decode(body(MaxElements), Meta{})
+		require.NoError(t, err)
+	}
+	// The items of a batch are events of their own.
+	item := string(body(MaxElements / 2))
+	req, err := Split([]byte(`{"batch":[`+item+`,`+item+`,`+item+`]}`), 10)
+	require.NoError(t, err)
+	require.Len(t, req.Items, 3)
+}
+
 func TestMembersOfAnEventAreBounded(t *testing.T) {
 	body := func(n int) []byte { return []byte(`{"type":"page","userId":"u","properties":` + objectOf(n) + `}`) }
 	_, err := Decode(body(MaxKeys-3), Meta{})

@@ -17,6 +17,7 @@ import (
 	"net/textproto"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -281,5 +282,21 @@ func TestMailgunSignsTimeAndToken(t *testing.T) {
 		"a list":        {Received: now, Body: []byte("[]")},
 	} {
 		require.ErrorIs(t, h.Verify(d), ErrUnsigned, name)
+	}
+}
+
+// TestStrangersCostNoMemory: before the signature is proven, a body takes no more than its own bytes.
+func TestStrangersCostNoMemory(t *testing.T) {
+	zeros := "[" + strings.Repeat("0,", 2<<20) + "0]"
+	for _, body := range []string{`{"a":` + zeros + `}`, `{"signature":` + zeros + `}`, `{"signature":{"token":` + zeros + `}}`, zeros} {
+		for _, provider := range []string{Shopify, WooCommerce, SendGrid, Mailgun, Generic} {
+			h := hook(t, provider)
+			d := &Delivery{Received: now, Header: func(string) string { return "" }, Body: []byte(body)}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			require.ErrorIs(t, h.Verify(d), ErrUnsigned, provider)
+			runtime.ReadMemStats(&after)
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(len(body)), provider)
+		}
 	}
 }
