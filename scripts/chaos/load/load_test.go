@@ -3,10 +3,12 @@ package load
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -39,6 +41,7 @@ func (d *hurtDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Batch []struct {
 			MessageID string `json:"messageId"`
+			Type      string `json:"type"`
 		} `json:"batch"`
 	}
 	text, err := io.ReadAll(r.Body)
@@ -49,17 +52,23 @@ func (d *hurtDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	for _, e := range body.Batch {
+	var named []string
+	for i, e := range body.Batch {
 		d.taken = append(d.taken, e.MessageID)
+		if e.Type == "" {
+			named = append(named, fmt.Sprintf(`{"index":%d,"code":"missing_type"}`, i))
+		}
 	}
+	_, _ = fmt.Fprintf(w, `{"success":true,"rejected":[%s]}`, strings.Join(named, ","))
 }
 
-// visitor does three things on one device, the second of which is sent twice.
+// visitor does three things on one device, the second of which is sent twice; of the third nobody can make an event.
 func visitor() []demo.Visitor {
 	v := demo.Visitor{N: 0, Parts: []demo.Part{{}}}
+	bodies := []map[string]any{{"type": "page"}, {"type": "page"}, {}}
 	for i, id := range []string{"m1", "m2", "m3"} {
 		v.Parts[0].Actions = append(v.Parts[0].Actions, demo.Action{
-			ID: id, Channel: demo.Web, Device: "d", At: time.Duration(i) * 5 * time.Millisecond, Resend: i == 1, Body: map[string]any{"type": "page"},
+			ID: id, Channel: demo.Web, Device: "d", At: time.Duration(i) * 5 * time.Millisecond, Resend: i == 1, Broken: i == 2, Body: bodies[i],
 		})
 	}
 	return []demo.Visitor{v}
