@@ -20,6 +20,7 @@ type cart struct {
 	visitor *demo.Visitor
 	begun   time.Time // its first line, by its visitor
 	bought  time.Time // when the order, and all that links it to the cart, was acknowledged; zero: never
+	slow    bool      // something that filled it may have been spooled, and overtaken by what came next
 	late    bool      // something was acknowledged only after the reminder was due by what was known until then
 	touched bool      // something of it was acknowledged
 	again   bool      // its visitor went on after a pause of the delay (the harness was killed): it may be due twice
@@ -51,6 +52,7 @@ func cartsOf(v *demo.Visitor, b *ledger.Book) []cart {
 					c.late = true
 				}
 				c.again = c.again || c.touched && a.Activity && done.After(last.Add(b.Plan.Delay-clockMargin))
+				c.slow = c.slow || a.Cart == c.ID && acked.Sub(done) > spooled
 				if a.Cart == c.ID && !c.touched {
 					c.touched, c.begun = true, done
 				}
@@ -111,7 +113,10 @@ func (j *judge) carts() {
 			}
 		}
 	}
-	for id := range receipts {
+	for id, got := range receipts {
+		if id == "" && len(got) <= j.overtaken && all(got, purchased) {
+			continue // a checkout that names no cart, and came before the lines of one that an order overtook
+		}
 		if !known[id] {
 			j.Violate("P7", "cart %s has a receipt, and nobody has filled it", id)
 		}
@@ -143,11 +148,24 @@ func (j *judge) cart(c *cart, got []receipt, mails map[string]int) {
 			j.Violate("P7", "cart %s (%s; its news came late) has no receipt", c.ID, c.visitor.Story)
 		}
 	case len(got) == 0 && c.Overtaken:
+	case len(got) == 0 && c.slow && !c.bought.IsZero():
+		j.Late++
+		j.overtaken++
 	case wanted == 1 && others == 0:
 	case wanted == 1 && c.MayMerge && merged(got) == others:
 	default:
 		j.Violate("P7", "cart %s (%s) must end once as %s/%s, found %s", c.ID, c.visitor.Story, c.Want.Outcome, c.Want.Reason, endings(got))
 	}
+}
+
+// spooled is from when on an event may have lain in a collector's spool: collector.spool_after, less what clocks and the
+// load's own pace leave unsure. While one collector has it, the other may pass on what the same device sends next.
+const spooled = 500 * time.Millisecond
+
+func purchased(r receipt) bool { return r.Outcome == "suppressed" && r.Reason == "purchased" }
+
+func all(list []receipt, is func(receipt) bool) bool {
+	return !slices.ContainsFunc(list, func(r receipt) bool { return !is(r) })
 }
 
 // early finds a message about a cart whose purchase was known before the message could be decided.
