@@ -72,6 +72,7 @@ func envelope(o *event.Object) (read, error) {
 	if in.record[0] != '{' {
 		return fail("after", "is no row")
 	}
+	in.messageID = changeID(&in)
 	return in, nil
 }
 

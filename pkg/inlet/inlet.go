@@ -62,6 +62,7 @@ type Event struct {
 	Skipped    string // why
 	Key        []byte // key on events.collected; nil: the event's own
 	Historical bool   // the record says so: it is of a snapshot
+	MessageID  string // for a body without one; empty: nothing in the record names what happened
 }
 
 // The names that expressions may use.
@@ -96,6 +97,7 @@ type read struct {
 
 	skipped    string
 	historical bool
+	messageID  string
 }
 
 // format makes JSON of a record's value. The error is an *event.Error, or of ErrHeld.
@@ -185,6 +187,9 @@ func mappingOf(cfg config.KafkaInlet) (map[string]string, error) {
 			return nil, err
 		}
 		maps.Copy(fields, p.Mapping)
+		if cfg.Format == config.FormatDebezium {
+			delete(fields, "messageId") // names the row, of which every change is to count
+		}
 	}
 	maps.Copy(fields, cfg.Mapping)
 	if len(fields) == 0 {
@@ -212,7 +217,7 @@ func (r *Reader) Read(ctx context.Context, rec Record) (Event, error) {
 		return Event{Skipped: in.skipped}, err
 	}
 	if !r.expressive {
-		out := Event{Body: in.record, Historical: in.historical}
+		out := Event{Body: in.record, Historical: in.historical, MessageID: in.messageID}
 		if r.mapping != nil {
 			out.Body, err = r.mapping.mapping.Event(in.record, nil)
 		}
@@ -241,7 +246,7 @@ func (r *Reader) Read(ctx context.Context, rec Record) (Event, error) {
 			return Event{Skipped: SkippedWhen}, nil
 		}
 	}
-	out := Event{Historical: in.historical, Body: in.record}
+	out := Event{Historical: in.historical, Body: in.record, MessageID: in.messageID}
 	if r.key != nil {
 		v, err := r.key.Eval(vars)
 		if err != nil {

@@ -47,7 +47,8 @@ func TestTillPresetOfCDNOW(t *testing.T) {
 }
 
 // What a sender writes once more has the message id of the first time, and no other has it: those of shops that count
-// their receipts anew each day, and of costs of a day that were corrected since.
+// their receipts anew each day, of costs of a day that were corrected since, of orders that have changed, and of
+// bookings that look alike.
 func TestMessageIDsOfPresets(t *testing.T) {
 	for preset, records := range map[string][]string{
 		"till_sale": {
@@ -62,6 +63,24 @@ func TestMessageIDsOfPresets(t *testing.T) {
 			`{"network":"google","date":"2026-05-04","campaign_id":123,"cost":2,"version":2}`,
 			`{"network":"google","date":"2026-05-05","campaign_id":123,"cost":1}`,
 			`{"network":"google","date":"2026-05-04","campaign_id":123,"ad_id":7,"cost":1}`,
+		},
+		"erp_order": {
+			`{"order_no":"A-77","status":"paid","customer_no":1,"order_date":"2026-05-04","total":2}`,
+			`{"order_no":"A-77","status":"shipped","customer_no":1,"order_date":"2026-05-04","total":2}`,
+			`{"order_no":"A-77","status":"updated","customer_no":1,"order_date":"2026-05-04","total":2}`,
+			`{"order_no":"A-77","status":"updated","customer_no":1,"order_date":"2026-05-04","total":3}`,
+			`{"order_no":"A-77","status":"updated","customer_no":1,"order_date":"2026-05-04","total":3,"updated_at":"2026-05-05"}`,
+			`{"order_no":"A-77","status":"updated","customer_no":1,"order_date":"2026-05-04","total":3,"updated_at":"2026-05-06"}`,
+			`{"order_no":"A-77","status":"Cancelled","customer_no":1,"version":4}`,
+			`{"order_no":"A-78","status":"Cancelled","customer_no":1,"version":4}`,
+		},
+		"loyalty_points": {
+			`{"card":"9001","points":10,"balance":10,"booked_at":"2026-05-04"}`,
+			`{"card":"9001","points":10,"balance":20,"booked_at":"2026-05-04"}`,
+			`{"card":"9002","points":10,"balance":10,"booked_at":"2026-05-04"}`,
+			`{"card":"9001","points":10,"balance":10,"booked_at":"2026-05-05"}`,
+			`{"card":"9001","points":10,"booked_at":"2026-05-04","booking_id":5}`,
+			`{"card":"9001","points":10,"booked_at":"2026-05-04","booking_id":6}`,
 		},
 	} {
 		r, err := New(config.KafkaInlet{Preset: preset}, nil)
@@ -81,4 +100,15 @@ func TestMessageIDsOfPresets(t *testing.T) {
 			of[id(text)] = text
 		}
 	}
+}
+
+// Two bookings that nothing tells apart may be two: they are told by their place on the topic.
+func TestAlikeBookingsAreNotTakenForOne(t *testing.T) {
+	r, err := New(config.KafkaInlet{Preset: "loyalty_points"}, nil)
+	require.NoError(t, err)
+	got, err := r.Read(t.Context(), Record{Value: []byte(`{"card":"9001","points":10,"booked_at":"2026-05-04"}`)})
+	require.NoError(t, err)
+	e, err := event.Decode(got.Body, event.Meta{})
+	require.NoError(t, err)
+	require.Empty(t, e.MessageID)
 }

@@ -129,8 +129,11 @@ func (in *inlet) record(ctx context.Context, rec *stream.Record) (record, error)
 	if errors.Is(err, inlets.ErrHeld) {
 		return record{}, err
 	}
-	if meta.MessageID != "" {
+	switch {
+	case meta.MessageID != "":
 		id = meta.MessageID
+	case e.MessageID != "":
+		id = e.MessageID
 	}
 	var r record
 	switch {

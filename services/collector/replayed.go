@@ -83,7 +83,7 @@ func (in *inlet) copied(ctx context.Context, rec *stream.Record, origin string) 
 	meta.Historical = meta.Historical || e.Historical
 	meta.MessageID = named
 	it := item{body: e.Body, meta: meta, source: from.source}
-	r := in.intake.take(it, event.Filling{MessageID: func() string { return said.MessageID }}, origin, place{})
+	r := in.intake.take(it, event.Filling{MessageID: func() string { return cmp.Or(named, e.MessageID, said.MessageID) }}, origin, place{})
 	if r.reason == "" && r.left == "" && e.Key != nil {
 		r.Key = e.Key
 	}
