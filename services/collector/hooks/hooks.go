@@ -125,7 +125,7 @@ func New(opt Options) (Hook, error) {
 	case SendGrid:
 		return newSendGrid(opt)
 	case Mailgun:
-		return &mailgun{secrets: opt.Secrets, tolerance: opt.Tolerance}, nil
+		return &mailgun{secrets: opt.Secrets, tolerance: opt.Tolerance, tokens: tokens{most: maxTokens}}, nil
 	case Generic:
 		return newGeneric(opt)
 	}

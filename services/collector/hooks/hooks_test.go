@@ -285,6 +285,40 @@ func TestMailgunSignsTimeAndToken(t *testing.T) {
 	}
 }
 
+// TestMailgunTokenStandsForOneEvent: its signature does not cover the event, so whoever has seen one delivery could send
+// any other with it.
+func TestMailgunTokenStandsForOneEvent(t *testing.T) {
+	h := hook(t, Mailgun)
+	verify := func(h Hook, at time.Time, token, data string) error {
+		seconds := strconv.FormatInt(at.Unix(), 10)
+		return h.Verify(&Delivery{Received: now, Body: []byte(`{"signature":{"timestamp":"` + seconds + `","token":"` + token + `","signature":"` +
+			hex.EncodeToString(mac(secret, seconds, token)) + `"},"event-data":` + data + `}`)})
+	}
+	const delivered, forged = `{"event":"delivered","id":"1"}`, `{"event":"unsubscribed","id":"2","recipient":"ann@example.com"}`
+	require.NoError(t, verify(h, now, "a", delivered))
+	require.NoError(t, verify(h, now, "a", delivered), "sent again, as after a 503")
+	require.ErrorIs(t, verify(h, now, "a", forged), ErrUnsigned)
+	require.ErrorIs(t, verify(h, now, "a", forged), errTokenUsed)
+	require.ErrorIs(t, verify(h, now.Add(-time.Hour), "a", forged), ErrUnsigned, "the same token of another time is no other")
+	require.NoError(t, verify(h, now, "a", delivered), "the right one still counts")
+	require.NoError(t, verify(h, now, "b", forged), "a token of its own")
+}
+
+// TestTokensAreBounded: the newest are known, whatever comes; what is too old for its time is forgotten.
+func TestTokensAreBounded(t *testing.T) {
+	k := tokens{most: 10}
+	for i := range 1000 {
+		require.True(t, k.fits(strconv.Itoa(i), []byte("x"), now, time.Hour))
+		require.LessOrEqual(t, len(k.young)+len(k.old), 20)
+		require.False(t, k.fits(strconv.Itoa(max(0, i-9)), []byte("y"), now, time.Hour), "the last ten are known")
+	}
+	require.False(t, k.fits("999", []byte("y"), now.Add(2*time.Hour), time.Hour), "its signature is good for an hour, and may be an hour ahead")
+	for late := 3 * time.Hour; late < 12*time.Hour; late += 3 * time.Hour {
+		require.True(t, k.fits(late.String(), []byte("x"), now.Add(late), time.Hour))
+	}
+	require.LessOrEqual(t, len(k.young)+len(k.old), 2, "forgotten with the time")
+}
+
 // TestStrangersCostNoMemory: before the signature is proven, a body takes no more than its own bytes.
 func TestStrangersCostNoMemory(t *testing.T) {
 	zeros := "[" + strings.Repeat("0,", 2<<20) + "0]"

@@ -3,6 +3,7 @@ package hooks
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"strings"
 	"time"
 
@@ -12,15 +13,19 @@ import (
 )
 
 // mailgun reads Mailgun's webhooks (documentation.mailgun.com, Webhooks): one event, with a signature in the body
-// that covers a time and a random token, but not the event.
+// that covers a time and a random token, but not the event: so a token stands for one event only.
 type mailgun struct {
 	secrets   [][]byte
 	tolerance time.Duration
+	tokens    tokens
 }
 
 // maxSignature bounds the member "signature", the only one that is parsed before the sender is known: three short
 // texts, and the parent's.
 const maxSignature = 1 << 10
+
+// errTokenUsed means that a token came before, with another event.
+var errTokenUsed = fmt.Errorf("%w: its token has come with another event before", ErrUnsigned)
 
 // Verify takes the signature of the account, and that of a parent account where the domain is a subaccount's. Of the
 // rest of the body, which a stranger may have made, nothing is kept but where its members stand.
@@ -42,9 +47,13 @@ func (m *mailgun) Verify(d *Delivery) error {
 	}
 	for _, name := range []string{"signature", "parent-signature"} {
 		mac, err := hex.DecodeString(text(s, name))
-		if err == nil && signed(sha256.New, m.secrets, mac, []byte(at), []byte(token)) {
-			return nil
+		if err != nil || !signed(sha256.New, m.secrets, mac, []byte(at), []byte(token)) {
+			continue
 		}
+		if !m.tokens.fits(token, body.Find("event-data").Raw, d.Received, m.tolerance) {
+			return errTokenUsed
+		}
+		return nil
 	}
 	return ErrUnsigned
 }
