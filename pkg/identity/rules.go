@@ -59,6 +59,7 @@ type Rules struct {
 	region  string
 	blocked map[string]struct{}
 	macs    sync.Pool
+	byRank  [256]*Type // by the first byte of a node; none is nil
 }
 
 // NewRules makes rules whose nodes are hashed with key, KeyBytes long. It fails if the key has another
@@ -80,6 +81,7 @@ func NewRules(key []byte, opt Options) (*Rules, error) {
 	for _, v := range opt.Blocked {
 		r.blocked[strings.ToLower(strings.TrimSpace(v))] = struct{}{}
 	}
+	r.setTypes(shippedTypes())
 	return r, nil
 }
 

@@ -228,15 +228,9 @@ func (p *planner) Verify(ctx context.Context, vouched [][]byte) error {
 // request reads the identifiers of an event. Without any that counts, the event is a profile of its own.
 func (p *planner) request(it *item) identity.Request {
 	e := it.event
-	found := e.Identifiers()
-	ids := make([]identity.Identifier, 0, max(1, len(found)))
-	for _, raw := range found {
-		id, why := p.rules.Identify(raw)
-		if why != "" {
-			p.metrics.ignored.WithLabelValues(string(why)).Inc()
-			continue
-		}
-		ids = append(ids, id)
+	ids, ignored := p.rules.Extract(e)
+	for _, x := range ignored {
+		p.metrics.ignored.WithLabelValues(string(x.Reason)).Inc()
 	}
 	if len(ids) == 0 {
 		ids = append(ids, p.rules.EventIdentifier(e.Source, e.MessageID))
