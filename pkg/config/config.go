@@ -103,7 +103,7 @@ type Collector struct {
 	SpoolDir          string        `yaml:"spool_dir" doc:"Directory on a disk that survives the process, where events are kept that Kafka does not take in time; in data_dir unless set. Each process takes a directory of its own below it. It needs Redis."`
 	SpoolMaxBytes     int           `yaml:"spool_max_bytes" doc:"What the spool of a process may take on the disk; beyond it the door answers 503. 0: no spool, the door answers 503 while Kafka is away."`
 	SpoolAfter        time.Duration `yaml:"spool_after" doc:"How long a request waits for Kafka before its events are spooled."`
-	DrainDelay        time.Duration `yaml:"drain_delay" doc:"At shutdown, how long the HTTP door goes on taking requests after /readyz has turned 503: as long as your load balancer needs to see it. At most half of admin.shutdown_timeout."`
+	DrainDelay        time.Duration `yaml:"drain_delay" doc:"At shutdown, how long the HTTP door goes on taking requests after /readyz has turned 503: as long as your load balancer needs to see it. At most half of admin.shutdown_timeout, which is the default where that is less. 'weft up' and 'weft demo' have 0 unless it is set: they are alone."`
 	UnsubscribeSecret string        `yaml:"unsubscribe_secret_file" doc:"Secret of 32 bytes (hex) that signs unsubscribe links; made at the first start, in data_dir unless set. Collector and activator need the same file."`
 	SuppressionFile   string        `yaml:"suppression_file" doc:"Identifiers of people whose events are counted and not stored: one per line, as it stands in events or as sha256: and the hash of its lower case; read again when it changes. Empty: none."`
 	Brand             string        `yaml:"default_brand" doc:"Brand of sources and inlets that name none."`
@@ -200,8 +200,9 @@ func Defaults() Config {
 			HistoricalAfter:   72 * time.Hour,  // first activation looks back at most three days (features 4.2)
 			ProduceTimeout:    8 * time.Second, // below the 10 s after which SDKs give up waiting
 			SpoolDir:          "weft-data/spool",
-			SpoolMaxBytes:     4 << 30,     // an hour and more at 1,000 events of 1 kB a second
-			SpoolAfter:        time.Second, // some SDKs lose data after two seconds without an answer of success (features 5.9)
+			SpoolMaxBytes:     4 << 30,         // an hour and more at 1,000 events of 1 kB a second
+			DrainDelay:        3 * time.Second, // a look every second, two that fail, and a little
+			SpoolAfter:        time.Second,     // some SDKs lose data after two seconds without an answer of success (features 5.9)
 			UnsubscribeSecret: "weft-data/unsubscribe.key",
 			Brand:             "main",
 		},

@@ -299,7 +299,7 @@ func TestMessagesEndWithinAShutdown(t *testing.T) {
 		require.Contains(t, faults[0].Problem, "admin.shutdown_timeout")
 	}
 	cfg := Defaults()
-	cfg.Admin.ShutdownTimeout = time.Second
+	cfg.Admin.ShutdownTimeout, cfg.Collector.DrainDelay = time.Second, 0
 	require.NoError(t, Validate(cfg), "no channel, no message")
 }
 
@@ -367,4 +367,27 @@ func TestDurations(t *testing.T) {
 		_, err := parseDuration(text)
 		require.Error(t, err, text)
 	}
+}
+
+// Who shortens the shutdown gets a drain delay that fits; what is given must fit.
+func TestDrainDelayFitsTheShutdown(t *testing.T) {
+	cfg, err := load(t, "")
+	require.NoError(t, err)
+	require.Equal(t, 3*time.Second, cfg.Collector.DrainDelay)
+	cfg, err = load(t, "admin: {shutdown_timeout: 4s}\nactivator: {smtp: {timeout: 1s}, webhook: {timeout: 1s}}\n")
+	require.NoError(t, err)
+	require.Equal(t, 2*time.Second, cfg.Collector.DrainDelay)
+	cfg, err = load(t, "", "WEFT_COLLECTOR_DRAIN_DELAY=5s")
+	require.NoError(t, err)
+	require.Equal(t, 5*time.Second, cfg.Collector.DrainDelay)
+	_, err = load(t, "admin: {shutdown_timeout: 4s}\ncollector: {drain_delay: 3s}\nactivator: {smtp: {timeout: 1s}, webhook: {timeout: 1s}}\n")
+	require.ErrorContains(t, err, "collector.drain_delay")
+	require.ErrorContains(t, err, "want 0 to half of admin.shutdown_timeout (4s), found 3s")
+	_, err = load(t, "admin: {shutdown_timeout: -1s}")
+	require.ErrorContains(t, err, "admin.shutdown_timeout")
+	require.NotContains(t, err.Error(), "drain_delay", "it was not given")
+
+	cfg, err = Load("", nil, func(c *Config) { c.Collector.DrainDelay = 0 })
+	require.NoError(t, err)
+	require.Zero(t, cfg.Collector.DrainDelay)
 }

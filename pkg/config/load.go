@@ -23,9 +23,14 @@ import (
 // key, unknown variable, bad type and bad value, each with its path and where it stands. Lists are
 // separated by commas in the environment; sources, inlets and mappings come from the file only. A key
 // without a value keeps its default; an empty variable sets an empty text or list.
-func Load(path string, environ []string) (Config, error) {
+//
+// Where a command has other defaults, change says so.
+func Load(path string, environ []string, change ...func(*Config)) (Config, error) {
 	l := loader{file: path, origin: map[string]string{}}
 	cfg := Defaults()
+	for _, f := range change {
+		f(&cfg)
+	}
 	if path != "" {
 		text, err := os.ReadFile(path) //nolint:gosec // the path is the operator's
 		if err != nil {
@@ -37,6 +42,9 @@ func Load(path string, environ []string) (Config, error) {
 	l.besideData(&cfg.Identity.KeyFile, "identity.key_file", cfg.DataDir)
 	l.besideData(&cfg.Collector.UnsubscribeSecret, "collector.unsubscribe_secret_file", cfg.DataDir)
 	l.besideData(&cfg.Collector.SpoolDir, "collector.spool_dir", cfg.DataDir)
+	if _, set := l.origin["collector.drain_delay"]; !set { // who shortens the shutdown need not know of it
+		cfg.Collector.DrainDelay = min(cfg.Collector.DrainDelay, max(cfg.Admin.ShutdownTimeout, 0)/2)
+	}
 	l.sources(&cfg)
 	l.add(check(cfg))
 	return cfg, l.faults.err()

@@ -196,7 +196,7 @@ func (c *checker) collector(cfg Config) {
 	c.lasts("collector.historical_after", k.HistoricalAfter)
 	c.lasts("collector.produce_timeout", k.ProduceTimeout)
 	c.spool(k)
-	c.want(k.DrainDelay >= 0 && k.DrainDelay <= cfg.Admin.ShutdownTimeout/2, "collector.drain_delay",
+	c.want(k.DrainDelay >= 0 && (cfg.Admin.ShutdownTimeout <= 0 || k.DrainDelay <= cfg.Admin.ShutdownTimeout/2), "collector.drain_delay",
 		"want 0 to half of admin.shutdown_timeout (%s), found %s", cfg.Admin.ShutdownTimeout, k.DrainDelay)
 	c.want(k.UnsubscribeSecret != "", "collector.unsubscribe_secret_file", "want a path")
 }

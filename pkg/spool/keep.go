@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/spool/registry"
+	"github.com/weft-cdp/weft/pkg/stream"
 )
 
 const (
@@ -53,6 +54,31 @@ func (s *Spool) assert(ctx context.Context, id string) error {
 		host = "unknown"
 	}
 	return s.opt.Registry.Register(ctx, registry.Entry{ID: id, Spool: s.id, Host: host, Dir: s.opt.Dir, Since: s.opt.Now().UTC()})
+}
+
+// Usable is nil if what comes now could be acknowledged from the disk: there is room, the last write did not fail, and
+// the fence is told already, or can be.
+func (s *Spool) Usable(ctx context.Context) error {
+	s.mu.Lock()
+	err, registered := error(nil), s.registered
+	switch {
+	case s.closed:
+		err = stream.ErrClosed
+	case s.opt.Now().Before(s.broken):
+		err = s.cause
+	case s.used()+s.queued >= s.opt.MaxBytes:
+		err = ErrFull
+	}
+	s.mu.Unlock()
+	if err != nil || registered {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	if _, err := s.opt.Registry.List(ctx); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnregistered, err)
+	}
+	return nil
 }
 
 // keep is the goroutine that keeps the registration while there is something to drain, and takes it away afterwards.

@@ -103,14 +103,23 @@ func look(dir string) (Content, error) {
 			c.Damaged++
 		}
 	}
-	names, err := os.ReadDir(dir)
-	if err != nil {
+	if c.SetAside, err = setAside(dir); err != nil {
 		return Content{}, err
 	}
+	return c, nil
+}
+
+// setAside is the damaged segments of a directory whose rest is drained.
+func setAside(dir string) ([]string, error) {
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
 	for _, n := range names {
 		if strings.HasSuffix(n.Name(), damagedSuffix) {
-			c.SetAside = append(c.SetAside, filepath.Join(dir, n.Name()))
+			found = append(found, filepath.Join(dir, n.Name()))
 		}
 	}
-	return c, nil
+	return found, nil
 }

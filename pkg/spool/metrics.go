@@ -3,9 +3,13 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 )
 
 // metrics of a spool. Labels come from closed sets.
@@ -55,9 +59,8 @@ func newMetrics(reg prometheus.Registerer, s *Spool) (*metrics, error) {
 			}),
 		gauge("weft_spool_bytes", "What the spool takes on the disk.", func() float64 { return float64(s.used()) }),
 		gauge("weft_spool_max_bytes", "What it may take.", func() float64 { return float64(s.opt.MaxBytes) }),
-		gauge("weft_spool_damaged_segments", "Segments that hold acknowledged records which do not read any more.", func() float64 {
-			return float64(s.damaged() + s.ofAdopted((*Spool).damaged))
-		}),
+		gauge("weft_spool_damaged_segments", "Segments of this machine's spools that hold acknowledged records which do not read any more, those included that are set aside.",
+			func() float64 { return float64(s.damaged() + s.ofAdopted((*Spool).damaged) + s.setAsideHere()) }),
 	} {
 		errs = append(errs, reg.Register(c))
 	}
@@ -65,6 +68,27 @@ func newMetrics(reg prometheus.Registerer, s *Spool) (*metrics, error) {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return m, nil
+}
+
+// setAsideHere is how many damaged segments lie on this machine for a person to look at, and to remove. Those in other
+// directories count too, for nobody may come who takes that one again.
+func (s *Spool) setAsideHere() int64 {
+	dirs := []string{s.opt.Dir}
+	if s.base != "" {
+		dirs = nil
+		for i := range maxDirs {
+			dirs = append(dirs, filepath.Join(s.base, strconv.Itoa(i)))
+		}
+	}
+	n := 0
+	for _, dir := range dirs {
+		found, err := setAside(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.opt.Log.Warn("damaged segments of a spool are not counted", zap.Error(err))
+		}
+		n += len(found)
+	}
+	return int64(n)
 }
 
 // damaged is how many segments have lost something. The lock is held.

@@ -98,13 +98,17 @@ func (c *Client) metadata(ctx context.Context, topics []string) (map[string]topi
 	return out, nil
 }
 
-// PartitionCount asks Kafka how many partitions a topic has. ErrUnknownTopic: it does not exist.
+// PartitionCount asks Kafka how many partitions a topic has. ErrUnknownTopic: it does not exist. ErrPermanent: Kafka
+// answers, and asking again is of no use.
 func (c *Client) PartitionCount(ctx context.Context, topicName string) (int, error) {
 	var m map[string]topicMeta
 	err := c.try(ctx, func(ctx context.Context) (err error) {
 		m, err = c.metadata(ctx, []string{topicName})
 		return err
 	})
+	if permanent(err) {
+		err = fmt.Errorf("%w: %w", ErrPermanent, err)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("count partitions of %s: %w", topicName, err)
 	}

@@ -34,13 +34,11 @@ import (
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/spool"
+	"github.com/weft-cdp/weft/pkg/spool/registry"
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
-
-// topicsPause is the time between looks at whether the topics exist.
-const topicsPause = time.Second
 
 // Deps is what the collector stands on. All but Store and Listen are required.
 type Deps struct {
@@ -69,7 +67,8 @@ type Service struct {
 	inlets []*inlet
 
 	collected, rejected *stream.Batcher
-	spool               *spool.Spool // nil: none
+	spool               *spool.Spool       // nil: none
+	registry            *registry.Registry // of the spool
 
 	closing atomic.Bool // the door will close soon
 
@@ -81,6 +80,7 @@ type Service struct {
 var (
 	errNotListening = errors.New("the HTTP door is not open yet")
 	errNoTopics     = errors.New("the topics have not been seen yet")
+	errCannotGoOn   = errors.New("the collector cannot go on")
 )
 
 // New checks the configuration and builds the collector; it starts nothing. It makes the unsubscribe secret's
@@ -103,7 +103,10 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	if s.inlets, err = newInlets(cfg, deps, s.intake, m); err != nil {
 		return nil, err
 	}
-	if s.spool, err = openSpool(cfg, deps); err != nil {
+	if deps.Store != nil {
+		s.registry = registry.New(deps.Store, set)
+	}
+	if s.spool, err = openSpool(cfg, deps, s.registry); err != nil {
 		return nil, err
 	}
 	collected, rejected := throughSpool(s.spool, 0, s.collected, cfg.Collector), throughSpool(s.spool, 1, s.rejected, cfg.Collector)
@@ -143,8 +146,8 @@ func (s *Service) Addr() string {
 	return s.listener.Addr().String()
 }
 
-// Ready returns nil when the HTTP door is open and Kafka has shown the topics: a load balancer may send requests. What
-// inlets do is no matter of the door's, see InletsReady.
+// Ready returns nil when the HTTP door is open and Kafka has shown the topics, or, since it does not answer, the spool
+// can take events: a load balancer may send requests. What inlets do is no matter of the door's, see InletsReady.
 func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,6 +167,9 @@ func (s *Service) InletsReady() error {
 func (s *Service) become(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err == nil && s.closing.Load() {
+		return // it was just about to say so
+	}
 	s.state = err
 }
 
@@ -178,13 +184,13 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var once sync.Once
 	var fatal error
 	fail := func(err error) {
 		once.Do(func() { fatal = err })
-		cancel()
+		cancel(errCannotGoOn)
 	}
 	var batchers, workers sync.WaitGroup
 	sending, stopSending := context.WithCancel(context.WithoutCancel(ctx))
@@ -220,34 +226,13 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 	})
 	<-ctx.Done()
+	// Who was not ready has nobody who must notice; and nothing more may come in by a wrong partition count.
+	noticed := s.Ready() == nil && !errors.Is(context.Cause(ctx), errCannotGoOn)
+	s.closing.Store(true)
 	s.become(errNotListening)
-	s.shut(ctx, server)
+	s.shut(ctx, server, noticed)
 	workers.Wait()
 	stopSending()
 	batchers.Wait()
 	return closeSpool(s.spool, fatal)
-}
-
-// awaitTopics waits until the topics exist and checks their partition count: with another one a key would
-// change its partition.
-func (s *Service) awaitTopics(ctx context.Context) error {
-	for _, name := range []string{s.set.EventsCollected(), s.set.EventsRejected()} {
-		for {
-			n, err := s.deps.Stream.PartitionCount(ctx, name)
-			if err == nil && n != s.set.Partitions {
-				return fmt.Errorf("topic %s has %d partitions, topics.partitions says %d", name, n, s.set.Partitions)
-			}
-			if err == nil {
-				break
-			}
-			s.become(fmt.Errorf("look for topic %s: %w", name, err))
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(topicsPause):
-			}
-		}
-	}
-	s.become(nil)
-	return nil
 }

@@ -79,7 +79,7 @@ func settings(t testing.TB) config.Config {
 	cfg := config.Defaults()
 	cfg.Collector.UnsubscribeSecret = filepath.Join(t.TempDir(), "unsubscribe.key")
 	cfg.Collector.Listen = "127.0.0.1:0"
-	cfg.Collector.ProduceTimeout = patience
+	cfg.Collector.ProduceTimeout, cfg.Collector.DrainDelay = patience, 0
 	cfg.Collector.Sources = []config.Source{ // of servers, so that bodies can be compared with what was sent
 		{Name: "web", Kind: config.KindServer, WriteKey: "wk_demo", Brand: "shop"},
 		{Name: "server", WriteKey: "wk_server", Trusted: true},

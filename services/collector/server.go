@@ -92,11 +92,12 @@ func (s *Service) leaving(next http.Handler) http.Handler {
 	})
 }
 
-// shut closes the door. It is not ready any more, but goes on taking requests for collector.drain_delay, until load
-// balancers have seen that; then requests in flight end under their own deadline.
-func (s *Service) shut(ctx context.Context, server *http.Server) {
-	s.closing.Store(true)
-	time.Sleep(s.cfg.Collector.DrainDelay)
+// shut closes the door. It is not ready any more, but if it was it goes on taking requests for collector.drain_delay,
+// until load balancers have noticed that; then requests in flight end under their own deadline.
+func (s *Service) shut(ctx context.Context, server *http.Server, noticed bool) {
+	if noticed {
+		time.Sleep(s.cfg.Collector.DrainDelay)
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Admin.ShutdownTimeout)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {

@@ -27,15 +27,15 @@ func SpoolOptions(cfg config.Config, reg spool.Registry, client *stream.Client, 
 }
 
 // openSpool opens the door's spool, or returns nil if there is to be none.
-func openSpool(cfg config.Config, deps Deps) (*spool.Spool, error) {
+func openSpool(cfg config.Config, deps Deps, reg *registry.Registry) (*spool.Spool, error) {
 	if cfg.Collector.SpoolMaxBytes == 0 {
 		return nil, nil
 	}
-	if deps.Store == nil {
+	if reg == nil {
 		deps.Log.Info("no spool: without redis the fence can not be told of it; while kafka is away events are refused")
 		return nil, nil
 	}
-	opt := SpoolOptions(cfg, registry.New(deps.Store, cfg.Topics.Set()), deps.Stream, deps.Log.Named("spool"))
+	opt := SpoolOptions(cfg, reg, deps.Stream, deps.Log.Named("spool"))
 	opt.Metrics = deps.Metrics
 	s, err := spool.OpenFree(opt)
 	if err != nil {

@@ -18,14 +18,17 @@ type app struct {
 	environ    []string
 }
 
-// load reads the configuration: --config, else WEFT_CONFIG, else no file; then the environment.
-func (a *app) load() (config.Config, error) {
+// load reads the configuration: --config, else WEFT_CONFIG, else no file; then the environment. change is of defaults.
+func (a *app) load(change ...func(*config.Config)) (config.Config, error) {
 	path := a.configFile
 	if path == "" {
 		path = a.getenv(config.EnvFile)
 	}
-	return config.Load(path, a.environ)
+	return config.Load(path, a.environ, change...)
 }
+
+// alone is what differs for a collector that no load balancer looks at: nothing is waited for at its end.
+func alone(cfg *config.Config) { cfg.Collector.DrainDelay = 0 }
 
 func (a *app) getenv(name string) string {
 	for _, entry := range a.environ {

@@ -133,7 +133,7 @@ func demoEmbedded(ctx context.Context, a *app, o demoOptions, out io.Writer) (er
 	if err != nil {
 		return fmt.Errorf("data directory of the demo: %w", err)
 	}
-	cfg, err := a.load()
+	cfg, err := a.load(alone)
 	if err != nil {
 		return err
 	}

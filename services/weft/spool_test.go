@@ -106,7 +106,7 @@ func openShop(t *testing.T) *shop {
 	require.NoError(t, os.Mkdir(journeys, 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(journeys, "cart.yaml"), []byte(reminder), 0o600))
 	text := fmt.Sprintf("kafka: {brokers: [%q], session_timeout: 30s}\nredis: {addresses: [%q], allow_non_durable: true}\ntopics: {partitions: 2}\n"+
-		"activator: {journeys: %q}\ncollector:\n  listen: 127.0.0.1:0\n  spool_after: 100ms\n  sources: [{name: web, write_key: wk}]\ndata_dir: %q\n",
+		"activator: {journeys: %q}\ncollector:\n  listen: 127.0.0.1:0\n  drain_delay: 0s\n  spool_after: 100ms\n  sources: [{name: web, write_key: wk}]\ndata_dir: %q\n",
 		cluster.ListenAddrs()[0], redis.Addr(), journeys, dir)
 	require.NoError(t, os.WriteFile(s.file, []byte(text), 0o600))
 	s.cfg, err = config.Load(s.file, nil)

@@ -37,7 +37,7 @@ ready, the addresses are printed.`,
 			if dataDir != "" {
 				a.setenv(config.EnvName("data_dir"), dataDir)
 			}
-			cfg, err := a.load()
+			cfg, err := a.load(alone)
 			if err != nil {
 				return err
 			}

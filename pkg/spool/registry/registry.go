@@ -1,7 +1,7 @@
 // Package registry is where collectors say that they have acknowledged events which are not in Kafka yet.
 //
 // It owns: one Redis hash of registrations, one field each, and beside it, in the same slot of a Redis Cluster,
-// what an operator has said about them. It guarantees that a registration which Register has confirmed is seen by
+// what an operator has said about them, and how many partitions the topics had when they were seen last. It guarantees that a registration which Register has confirmed is seen by
 // every List that begins afterwards, as long as Redis keeps what it acknowledged. An id is used for one
 // registration only, so that a late copy of an Unregister takes away nothing else.
 //
@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,9 +49,10 @@ func New(st *store.Client, t topic.Set) *Registry {
 	return &Registry{store: st, tag: "{" + t.Prefix + "spools}"}
 }
 
-func (r *Registry) entriesKey() string   { return r.tag + "entries" }
-func (r *Registry) overridesKey() string { return r.tag + "overrides" }
-func (r *Registry) forgottenKey() string { return r.tag + "forgotten" }
+func (r *Registry) entriesKey() string    { return r.tag + "entries" }
+func (r *Registry) overridesKey() string  { return r.tag + "overrides" }
+func (r *Registry) forgottenKey() string  { return r.tag + "forgotten" }
+func (r *Registry) deploymentKey() string { return r.tag + "deployment" }
 
 // Register writes e, and may be repeated. It returns nil only when Redis has it; after an error it may have it.
 func (r *Registry) Register(ctx context.Context, e Entry) error {
@@ -110,6 +112,42 @@ func (r *Registry) List(ctx context.Context) ([]Entry, error) {
 		return strings.Compare(a.ID, b.ID)
 	})
 	return entries, nil
+}
+
+// partitionsField of the hash that deploymentKey names.
+const partitionsField = "partitions"
+
+// NotePartitions says how many partitions the topics have that collectors write to, for those that start while Kafka
+// does not answer: what they spooled by another count would go to wrong partitions.
+func (r *Registry) NotePartitions(ctx context.Context, n int) error {
+	p := r.store.Pipe()
+	p.Do(ctx, "HSET", r.deploymentKey(), partitionsField, n)
+	if err := p.Exec(ctx); err != nil {
+		return fmt.Errorf("note the count of partitions: %w", err)
+	}
+	return nil
+}
+
+// Partitions is what was noted last; 0: nothing ever was.
+func (r *Registry) Partitions(ctx context.Context) (int, error) {
+	p := r.store.Pipe()
+	noted := p.Do(ctx, "HMGET", r.deploymentKey(), partitionsField)
+	if err := p.Exec(ctx); err != nil {
+		return 0, fmt.Errorf("read the count of partitions: %w", err)
+	}
+	vs := noted.Slice()
+	if len(vs) == 0 {
+		return 0, nil
+	}
+	text, ok := vs[0].Text()
+	if !ok {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return 0, fmt.Errorf("read the count of partitions: %w", err)
+	}
+	return n, nil
 }
 
 // fields calls f with the fields of a hash.

@@ -52,6 +52,7 @@ redis: {addresses: [%s]}
 clickhouse: {addresses: [%q], database: ` + Database + `}
 topics: {prefix: ` + Prefix + `, partitions: %d, replication_factor: 3, min_insync_replicas: 2}
 collector:
+  drain_delay: 0s
   sources:
     - {name: web, write_key: demo-web, brand: main}
     - {name: app, write_key: demo-app, brand: main}

@@ -165,6 +165,7 @@ clickhouse: {addresses: [%q], database: %s}
 topics: {prefix: %s, partitions: %d}
 collector:
   listen: %s
+  drain_delay: 0s
   sources:
     - {name: shop-web, write_key: ` + keyWeb + `, brand: main}
     - {name: shop-backend, write_key: ` + keyBackend + `, brand: main, trusted: true}

@@ -63,7 +63,7 @@ func newShop(t *testing.T) *shop {
 	cfg.Redis = config.Redis{Addresses: []string{miniredis.RunT(t).Addr()}, AllowNonDurable: true}
 	cfg.Topics.Prefix, cfg.Topics.Partitions = "r.", 2
 	cfg.Identity.KeyFile, cfg.Collector.UnsubscribeSecret = filepath.Join(dir, "identity.key"), filepath.Join(dir, "unsubscribe.key")
-	cfg.DataDir, cfg.Collector.Listen = dir, "127.0.0.1:0"
+	cfg.DataDir, cfg.Collector.Listen, cfg.Collector.DrainDelay = dir, "127.0.0.1:0", 0
 	cfg.Collector.Sources = []config.Source{{Name: "web", Kind: config.KindServer, WriteKey: "key", Brand: "shop", Transformations: []config.Transformation{
 		{Name: "net", When: "has(event.properties.tax)", Derive: map[string]string{"properties.net": "event.properties.total - event.properties.tax"}},
 	}}}

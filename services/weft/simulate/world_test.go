@@ -139,7 +139,7 @@ func (w *world) config(p *process) config.Config {
 	c.Topics.Prefix, c.Topics.Partitions = w.topics.Prefix, w.topics.Partitions
 	c.Identity.KeyFile = w.files.identity
 	c.Collector.UnsubscribeSecret = w.files.unsubscribe
-	c.Collector.Sources, c.Collector.ProduceTimeout = sources, produceTimeout
+	c.Collector.Sources, c.Collector.ProduceTimeout, c.Collector.DrainDelay = sources, produceTimeout, 0
 	c.Activator.Journeys = w.files.journeys
 	c.Activator.FencePoll = 50 * time.Millisecond
 	batch := 500
