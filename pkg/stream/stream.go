@@ -80,7 +80,7 @@ type Record struct {
 	Headers    []topic.Header
 	// Time is what the producer, or on topics with LogAppendTime the broker, stamped on a fetched record.
 	// Produce ignores it and stamps the time of sending, so that retention counts from there. Nothing in
-	// Weft may rely on it.
+	// Weft may rely on it; journey-writer keeps it as when a merge became known.
 	Time time.Time
 }
 

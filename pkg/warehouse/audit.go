@@ -107,7 +107,8 @@ func (c *Client) StoredOffsets(ctx context.Context, table, topicName string, par
 
 // offsetTables is every table that has rows of a topic's records.
 var offsetTables = []string{
-	TableEvents, TableRejected, TableIdentities, TableRedirects, TableProfiles, TableAudiences, TableMessages, TableReceipts,
+	TableEvents, TableRejected, TableIdentities, TableRedirects, TableMoves, TableProfiles, TableAudiences, TableMessages,
+	TableReceipts,
 }
 
 // highestSQL is the highest stored offset of a partition over tables; it takes topic and partition once per

@@ -18,8 +18,8 @@ type Double struct {
 
 // doublesIn is every table, and what tells the rows of one record apart.
 var doublesIn = []struct{ table, key string }{
-	{TableEvents, ""}, {TableRejected, ""}, {TableIdentities, ", n"}, {TableRedirects, ", profile_id"}, {TableProfiles, ""},
-	{TableAudiences, ""}, {TableMessages, ""}, {TableReceipts, ""},
+	{TableEvents, ""}, {TableRejected, ""}, {TableIdentities, ", n"}, {TableRedirects, ", profile_id"}, {TableMoves, ", node"},
+	{TableProfiles, ""}, {TableAudiences, ""}, {TableMessages, ""}, {TableReceipts, ""},
 }
 
 // doublesSettings let a count over a table that is larger than memory go to disk.

@@ -13,6 +13,7 @@ const (
 	TableRejected   = "events_rejected"
 	TableIdentities = "identities"
 	TableRedirects  = "profile_redirects"
+	TableMoves      = "identity_moves"
 	TableProfiles   = "profiles"
 	TableAudiences  = "audience_changes"
 	TableMessages   = "messages_requested"
@@ -171,6 +172,29 @@ func Identities() Table[Identity] {
 		word("type", func(e *r) string { return e.Type }),
 		text("value", func(e *r) string { return e.Value }),
 		key("node", func(e *r) uuid.UUID { return e.Node }),
+	)
+}
+
+// Move is a row of the table identity_moves: one identifier that a merge moved to another person.
+type Move struct {
+	Origin
+	Node                 uuid.UUID
+	Incarnation          uint32
+	Version              uint64
+	Person               uuid.UUID
+	ValidFrom, KnownFrom time.Time
+}
+
+// Moves is the table of who each identifier was, and when.
+func Moves() Table[Move] {
+	type r = Move
+	return newTable(TableMoves, func(e *r) *Origin { return &e.Origin },
+		key("node", func(e *r) uuid.UUID { return e.Node }),
+		number("incarnation", proto.ColumnTypeUInt32, func(e *r) uint32 { return e.Incarnation }),
+		number("version", proto.ColumnTypeUInt64, func(e *r) uint64 { return e.Version }),
+		key("person", func(e *r) uuid.UUID { return e.Person }),
+		moment("valid_from", func(e *r) time.Time { return e.ValidFrom }),
+		moment("known_from", func(e *r) time.Time { return e.KnownFrom }),
 	)
 }
 

@@ -138,7 +138,7 @@ func TestSplitKeepsQuotedText(t *testing.T) {
 func TestSQLSnapshots(t *testing.T) {
 	var b strings.Builder
 	for _, sql := range []string{
-		Events().InsertSQL(), RejectedEvents().InsertSQL(), Identities().InsertSQL(), Redirects().InsertSQL(),
+		Events().InsertSQL(), RejectedEvents().InsertSQL(), Identities().InsertSQL(), Redirects().InsertSQL(), Moves().InsertSQL(),
 		Profiles().InsertSQL(), AudienceChanges().InsertSQL(), Messages().InsertSQL(), Receipts().InsertSQL(),
 		balanceSQL, rejectionsSQL, doublesSQL(), highestSQL(offsetTables), fmt.Sprintf(storedSQL, TableEvents), ledgerSQL,
 	} {

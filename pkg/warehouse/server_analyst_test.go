@@ -37,6 +37,9 @@ func TestAnalystReadsViewsAndNothingElse(t *testing.T) {
 		args := map[string]string{
 			"funnel": between + "window = 86400)", "carts": "(within = 60)", "cart_abandonment": between + "within = 60)",
 			"recovered_carts": between + "within = 60)", "recovery": between + "within = 60)",
+			"identity_intervals": "(known = '')", "identity_at": "(at = '2026-01-01', known = '')",
+			"person_of": "(type = 'email', value = 'a@example.org', at = '2026-01-01', known = '')",
+			"events_by_person_at": "(at = '2026-01-01', known = '2026-01-01')", "events_by_person_then": "(known = '')",
 			"person_timeline": "(person = '00000000-0000-8000-8000-000000000001')",
 		}[view]
 		require.NoError(t, run("SELECT * FROM ${database}."+view+args+" LIMIT 1"), view)
@@ -44,7 +47,7 @@ func TestAnalystReadsViewsAndNothingElse(t *testing.T) {
 	require.NoError(t, run("SELECT dictGetOrDefault('${database}.person', 'current', tuple(generateUUIDv4()), generateUUIDv4())"))
 	require.NoError(t, run("SELECT 1 SETTINGS max_threads = 1"), "clients set settings")
 
-	for _, table := range []string{TableEvents, TableRejected, TableIdentities, TableRedirects, TableProfiles, TableAudiences,
+	for _, table := range []string{TableEvents, TableRejected, TableIdentities, TableRedirects, TableMoves, TableProfiles, TableAudiences,
 		TableMessages, TableReceipts, "schema_migrations"} {
 		denied(t, run("SELECT count() FROM ${database}."+table))
 		denied(t, analyst.Exec(t.Context(), "TRUNCATE TABLE ${database}."+table))

@@ -14,7 +14,7 @@ import (
 func TestColumnsHaveTheTypesOfTheirTables(t *testing.T) {
 	c := newDatabase(t)
 	for _, b := range []Rows{
-		Events().NewBlock(), RejectedEvents().NewBlock(), Identities().NewBlock(), Redirects().NewBlock(),
+		Events().NewBlock(), RejectedEvents().NewBlock(), Identities().NewBlock(), Redirects().NewBlock(), Moves().NewBlock(),
 		Profiles().NewBlock(), AudienceChanges().NewBlock(), Messages().NewBlock(), Receipts().NewBlock(),
 	} {
 		for _, col := range b.columns() {

@@ -105,18 +105,20 @@ func TestEveryTableTakesItsRows(t *testing.T) {
 	one := Amount{Units: 10001, Some: true}
 	o := Origin{Topic: "weft.x", Partition: 1, Offset: 1<<62 + 1}
 	ev, rej, ide, red := Events().NewBlock(), RejectedEvents().NewBlock(), Identities().NewBlock(), Redirects().NewBlock()
+	mov := Moves().NewBlock()
 	pro, aud, msg, rec := Profiles().NewBlock(), AudienceChanges().NewBlock(), Messages().NewBlock(), Receipts().NewBlock()
 	ev.Add(&Event{Origin: o})
 	rej.Add(&Rejected{Origin: o})
 	rej.Add(&Rejected{Origin: o, Key: []byte{0xff, 0}, Body: []byte{0, 1, 2, 0xfe}, ReceivedAt: now})
 	ide.Add(&Identity{Origin: o, Loser: id(1), Winner: id(2), Version: 1 << 63, Time: now, ReceivedAt: now, Node: id(3)})
 	red.Add(&Redirect{Origin: o, Profile: id(1), Current: id(2), Version: 2})
+	mov.Add(&Move{Origin: o, Node: id(1), Person: id(2), Version: 2, ValidFrom: now, KnownFrom: now})
 	pro.Add(&Profile{Origin: o, ID: id(1), Revenue: []Money{{"EUR", one}}, Audiences: []string{"a"}, FirstSeen: now})
 	pro.Add(&Profile{Origin: o, ID: id(2), Tombstone: true})
 	aud.Add(&AudienceChange{Origin: o, Profile: id(1), Time: now, ReceivedAt: now})
 	msg.Add(&Message{Origin: o, CartValue: one, DecidedAt: now})
 	rec.Add(&Receipt{Origin: o, CartValue: one, SettledAt: now, ArmedAt: now})
-	for _, b := range []Rows{ev, rej, ide, red, pro, aud, msg, rec} {
+	for _, b := range []Rows{ev, rej, ide, red, mov, pro, aud, msg, rec} {
 		require.NoError(t, c.Insert(t.Context(), b, token(b.Table()), time.Now), b.Table())
 		require.EqualValues(t, b.Rows(), scalar[uint64](t, c, "SELECT count() FROM ${database}."+b.Table()), b.Table())
 	}

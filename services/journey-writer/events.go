@@ -21,6 +21,7 @@ type eventRows struct {
 	events     adder[warehouse.Event]
 	identities adder[warehouse.Identity]
 	redirects  adder[warehouse.Redirect]
+	moves      adder[warehouse.Move]
 
 	// What a row is made with, to be used again for the next: anything else would be garbage after each.
 	reader  event.Reader
@@ -67,8 +68,17 @@ func (t *eventRows) readMerge(r *stream.Record, m event.Meta) error {
 	if len(merge.Evidence) == 0 {
 		t.identities.Add(&row)
 	}
+	redirect := warehouse.Redirect{Origin: row.Origin, Current: row.Winner, Version: row.Version}
+	// Known when it was published, which is not before its event was received, whatever the clocks say.
+	move := warehouse.Move{Origin: row.Origin, Person: row.Winner, Version: row.Version, ValidFrom: row.Time, KnownFrom: row.Time}
+	if known := inRange(r.Time); known.After(row.Time) {
+		move.KnownFrom = known
+	}
 	for _, member := range merge.Members {
-		t.redirects.Add(&warehouse.Redirect{Origin: row.Origin, Profile: id(member), Current: row.Winner, Version: row.Version})
+		redirect.Profile = id(member)
+		move.Node = redirect.Profile
+		t.redirects.Add(&redirect)
+		t.moves.Add(&move)
 	}
 	return nil
 }

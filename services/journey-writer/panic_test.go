@@ -80,6 +80,7 @@ func TestPanicIsPoison(t *testing.T) {
 	require.Equal(t, []string{"0", "3", "5"}, offsets(warehouse.TableEvents))
 	require.Equal(t, []string{"4"}, offsets(warehouse.TableIdentities))
 	require.Equal(t, []string{"4"}, offsets(warehouse.TableRedirects))
+	require.Equal(t, []string{"4"}, offsets(warehouse.TableMoves))
 	require.Equal(t, []string{"1", "2"}, offsets(warehouse.TableRejected))
 	for _, r := range server.Rows(warehouse.TableRejected) {
 		at, err := strconv.Atoi(r.Values["offset"])

@@ -180,10 +180,11 @@ func rowsOf(k kind) *tableRows {
 	t := &tableRows{rejected: rejected}
 	switch k {
 	case kindEvents:
-		events, identities, redirects := warehouse.Events().NewBlock(), warehouse.Identities().NewBlock(), warehouse.Redirects().NewBlock()
-		f := &eventRows{events: events, identities: identities, redirects: redirects}
-		t.read, t.tables = f.read, []table{events, identities, redirects}
-		t.renew = func() { *f = eventRows{events: events, identities: identities, redirects: redirects} }
+		events, identities, redirects, moves := warehouse.Events().NewBlock(), warehouse.Identities().NewBlock(), warehouse.Redirects().NewBlock(), warehouse.Moves().NewBlock()
+		f := &eventRows{events: events, identities: identities, redirects: redirects, moves: moves}
+		// The redirects last: they have the persons loaded anew, and whoever sees today's person can then ask why.
+		t.read, t.tables = f.read, []table{events, identities, moves, redirects}
+		t.renew = func() { *f = eventRows{events: events, identities: identities, redirects: redirects, moves: moves} }
 	case kindRejected:
 		// Such headers may be why the record was rejected: the stage's reason and origin must not be lost over them.
 		t.read, t.lenient = func(r *stream.Record, m event.Meta) error { return readRejected(rejected, r, m) }, true

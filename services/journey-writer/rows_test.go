@@ -114,10 +114,12 @@ func TestMergeBecomesEvidenceAndRedirects(t *testing.T) {
 	const winner, loser, member = "00000000-0000-8000-8000-000000000001", "30000000-0000-8000-8000-000000000002", "30000000-0000-8000-8000-000000000003"
 	var identities list[warehouse.Identity]
 	var redirects list[warehouse.Redirect]
-	f := eventRows{identities: &identities, redirects: &redirects}
+	var moves list[warehouse.Move]
+	f := eventRows{identities: &identities, redirects: &redirects, moves: &moves}
 	body := fmt.Sprintf(`{"loser":%q,"winner":%q,"members":[%q,%q],"version":3,"cause":{"source":"collector:1:5","messageId":"m9","rule":"same_event","time":"2026-03-04T05:06:07.008Z"},
 		"evidence":[{"type":"user_id","value":"u1","node":%q},{"type":"anonymous_id","value":"a1","node":%q}]}`, loser, winner, loser, member, winner, loser)
 	r := record(loser, body, topic.Header{Key: topic.HeaderKind, Value: []byte(topic.KindMerge)})
+	r.Time = time.Date(2026, 3, 4, 5, 6, 8, 0, time.UTC)
 	m, err := topic.ParseMeta(r.Headers)
 	require.NoError(t, err)
 	require.NoError(t, f.read(r, m))
@@ -131,7 +133,12 @@ func TestMergeBecomesEvidenceAndRedirects(t *testing.T) {
 		require.Equal(t, from, redirects[i].Profile.String())
 		require.Equal(t, winner, redirects[i].Current.String())
 		require.Equal(t, uint64(3), redirects[i].Version)
+		require.Equal(t, warehouse.Move{Origin: originOf(r), Node: redirects[i].Profile, Person: redirects[i].Current, Version: 3,
+			ValidFrom: identities[0].Time, KnownFrom: r.Time}, moves[i])
 	}
+	r.Time = r.Time.Add(-time.Hour) // clocks that differ
+	require.NoError(t, f.read(r, m))
+	require.Equal(t, identities[0].Time, moves[3].KnownFrom, "not before it was received")
 }
 
 // nowhere stores nothing.

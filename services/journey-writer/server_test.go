@@ -168,6 +168,7 @@ func TestEveryTopicReachesItsTable(t *testing.T) {
 	s.await("SELECT count() FROM ${database}.events_rejected", 2)
 	s.await("SELECT count() FROM ${database}.identities", 1)
 	s.await("SELECT count() FROM ${database}.profile_redirects", 1)
+	s.await("SELECT count() FROM ${database}.identity_moves WHERE valid_from = '2026-01-01' AND known_from > now() - 3600", 1)
 	s.await("SELECT count() FROM ${database}.profiles", 2)
 	s.await("SELECT count() FROM ${database}.people", 1)
 	s.await("SELECT count() FROM ${database}.audience_members", 1)
@@ -305,10 +306,10 @@ func TestLostOffsetsBetweenTwoTablesLoseNoRows(t *testing.T) {
 		require.NoError(t, died.add(&recs[i]))
 	}
 	require.ErrorContains(t, died.store(t.Context(), warehouse.Token{Text: "forgotten", Limit: time.Minute}), "connection refused")
-	require.Equal(t, []int{2, 0, 0, 0}, s.rowsOf(0))
+	require.Equal(t, []int{2, 0, 0, 0, 0}, s.rowsOf(0))
 	_, stop := s.start()
 	s.await("SELECT count() FROM ${database}.events_rejected", 1) // the last of the tables
-	require.Equal(t, []int{2, 1, 1, 1}, s.rowsOf(0))
+	require.Equal(t, []int{2, 1, 1, 1, 1}, s.rowsOf(0))
 	require.NoError(t, stop())
 	_, stop = s.start()
 	n := s.events(30)
@@ -322,7 +323,7 @@ func TestLostOffsetsBetweenTwoTablesLoseNoRows(t *testing.T) {
 // rowsOf counts what the tables of events.identified have of a partition, in the order of storing.
 func (s *setup) rowsOf(partition int) []int {
 	var out []int
-	for _, name := range []string{warehouse.TableEvents, warehouse.TableIdentities, warehouse.TableRedirects, warehouse.TableRejected} {
+	for _, name := range []string{warehouse.TableEvents, warehouse.TableIdentities, warehouse.TableMoves, warehouse.TableRedirects, warehouse.TableRejected} {
 		out = append(out, s.count(fmt.Sprintf("SELECT count() FROM ${database}.%s WHERE partition = %d", name, partition)))
 	}
 	return out

@@ -58,12 +58,12 @@ type world struct {
 }
 
 // simTables is the tables that the records of the log go to.
-var simTables = []string{warehouse.TableEvents, warehouse.TableIdentities, warehouse.TableRedirects, warehouse.TableRejected}
+var simTables = []string{warehouse.TableEvents, warehouse.TableIdentities, warehouse.TableMoves, warehouse.TableRedirects, warehouse.TableRejected}
 
 // The persons of merges: the winner comes before the loser.
 const simWinner, simLoser = "00000000-0000-8000-8000-000000000001", "30000000-0000-8000-8000-000000000002"
 
-// simMerge is a merge without evidence: one row in each of two tables.
+// simMerge is a merge without evidence: one row in each of three tables.
 const simMerge = `{"loser":"` + simLoser + `","winner":"` + simWinner + `","members":["` + simLoser + `"],"version":2,
 	"cause":{"source":"x","messageId":"m","rule":"alias","time":"2026-01-01T00:00:00.000Z"},"evidence":[]}`
 
@@ -85,9 +85,9 @@ func tablesOf(r *stream.Record) []string {
 	kind, _ := topic.Get(r.Headers, topic.HeaderKind)
 	switch {
 	case kind == string(topic.KindMerge):
-		return simTables[1:3]
+		return simTables[1:4]
 	case string(r.Value) == `{"type":`:
-		return simTables[3:]
+		return simTables[4:]
 	}
 	return simTables[:1]
 }

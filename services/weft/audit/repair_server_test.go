@@ -41,6 +41,7 @@ func node(n int) uuid.UUID { return uuid.MustParse(fmt.Sprintf("00000000-0000-80
 // blocks is a few records in every table, over two months.
 func blocks() []warehouse.Rows {
 	ev, rej, ide, red := warehouse.Events().NewBlock(), warehouse.RejectedEvents().NewBlock(), warehouse.Identities().NewBlock(), warehouse.Redirects().NewBlock()
+	mov := warehouse.Moves().NewBlock()
 	pro, aud, msg, rec := warehouse.Profiles().NewBlock(), warehouse.AudienceChanges().NewBlock(), warehouse.Messages().NewBlock(), warehouse.Receipts().NewBlock()
 	for i := range 6 {
 		o := warehouse.Origin{Topic: "t", Partition: 2, Offset: uint64(i)} //nolint:gosec // small
@@ -50,13 +51,14 @@ func blocks() []warehouse.Rows {
 		for n := range uint16(2) { // two pieces of evidence and two members of one record are no doubles
 			ide.Add(&warehouse.Identity{Origin: o, Loser: node(i), Winner: node(9), Version: 7, Time: at, ReceivedAt: at, N: n})
 			red.Add(&warehouse.Redirect{Origin: o, Profile: node(10*i + int(n)), Current: node(999), Version: 7})
+			mov.Add(&warehouse.Move{Origin: o, Node: node(10*i + int(n)), Person: node(999), Version: 7, ValidFrom: at, KnownFrom: at})
 		}
 		pro.Add(&warehouse.Profile{Origin: o, ID: node(i), Version: uint64(i)}) //nolint:gosec // small
 		aud.Add(&warehouse.AudienceChange{Origin: o, Audience: "vip", Change: "entered", Profile: node(i), Time: at, ReceivedAt: at})
 		msg.Add(&warehouse.Message{Origin: o, ID: "m", DecidedAt: at})
 		rec.Add(&warehouse.Receipt{Origin: o, ID: "r", Outcome: "delivered", Reason: "sent", SettledAt: at})
 	}
-	return []warehouse.Rows{ev, rej, ide, red, pro, aud, msg, rec}
+	return []warehouse.Rows{ev, rej, ide, red, mov, pro, aud, msg, rec}
 }
 
 func TestRepairOnRealClickHouse(t *testing.T) {
@@ -97,13 +99,13 @@ func TestRepairOnRealClickHouse(t *testing.T) {
 	}
 	doubles, err := c.Doubles(t.Context(), 1000)
 	require.NoError(t, err)
-	require.Len(t, doubles, 6*10, "per table; a record's two pieces of evidence and two redirects each")
+	require.Len(t, doubles, 6*12, "per table; a record's two pieces of evidence, two redirects and two moves each")
 	require.EqualValues(t, 4, doubles[0].Rows)
 
 	var out strings.Builder
 	n, err := Repair(t.Context(), c, true, &out)
 	require.NoError(t, err)
-	require.Equal(t, 3*6*10, n)
+	require.Equal(t, 3*6*12, n)
 	require.Equal(t, n, strings.Count(out.String(), "would remove from "))
 	require.NotEqual(t, want, contents(), "a dry run removes nothing")
 
