@@ -35,7 +35,7 @@ func BenchmarkResolveCached(b *testing.B) { benchKnown(b, 10*benchBatch) }
 func benchKnown(b *testing.B, cache int) {
 	b.ReportAllocs()
 	st := newMemory()
-	r := NewResolver(st, cache)
+	r := NewResolver(st, cache, Policy{})
 	batch := benchRequests(b, 0)
 	got, err := r.Resolve(b.Context(), batch)
 	if err == nil {
@@ -58,7 +58,7 @@ func BenchmarkResolveNewLinks(b *testing.B) {
 	batch := benchRequests(b, 0)
 	for b.Loop() {
 		st := newMemory()
-		if _, err := NewResolver(st, 0).Resolve(b.Context(), batch); err != nil {
+		if _, err := NewResolver(st, 0, Policy{}).Resolve(b.Context(), batch); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -74,7 +74,7 @@ func BenchmarkResolveKiosk(b *testing.B) {
 	}
 	for b.Loop() {
 		st := newMemory()
-		if _, err := NewResolver(st, 0).Resolve(b.Context(), batch); err != nil {
+		if _, err := NewResolver(st, 0, Policy{}).Resolve(b.Context(), batch); err != nil {
 			b.Fatal(err)
 		}
 	}

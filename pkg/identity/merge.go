@@ -73,9 +73,13 @@ type Merge struct {
 	// Version grows along every chain of redirects of one node: it is the size of the winner's component as
 	// read behind the link. Components only grow and the winner's own final size is below that of whatever
 	// it is merged into, so for one member the merge with the highest version is the latest.
-	Version  int64      `json:"version"`
-	Cause    Cause      `json:"cause"`
-	Evidence []Evidence `json:"evidence"`
+	Version int64 `json:"version"`
+	// Days are, for each of Members, the day on which it was first linked, counted from 1 = 2020-01-01 in UTC; 0: before
+	// days were kept. WinnerDay is that of Winner's own node. Both are absent from what earlier versions published.
+	Days      []uint16   `json:"days,omitempty"`
+	WinnerDay uint16     `json:"winnerDay,omitempty"`
+	Cause     Cause      `json:"cause"`
+	Evidence  []Evidence `json:"evidence"`
 }
 
 // Encode writes the record's value.
@@ -117,6 +121,9 @@ func (m *Merge) check() error {
 		if _, err := ParseNode(s); err != nil {
 			return fmt.Errorf("members[%d]: %w", i, err)
 		}
+	}
+	if len(m.Days) != 0 && len(m.Days) != len(m.Members) {
+		return fmt.Errorf("days has %d of %d members", len(m.Days), len(m.Members))
 	}
 	if !slices.Contains(m.Members, m.Loser) {
 		return errors.New("members do not list the loser")

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // Request is one record to resolve: its identifiers, at least one, and what a link that it makes is to name
@@ -10,6 +11,8 @@ import (
 type Request struct {
 	Identifiers []Identifier
 	Cause       Cause
+	Source      string // name of the source that sent it, whose merges are counted; may be empty
+	Trusted     bool   // the source may join two known people
 }
 
 // Result is whose record a Request was.
@@ -19,17 +22,31 @@ type Result struct {
 	// Merges are to be published before the record. A merge that a batch needs more than once may stand with
 	// the first record that needs it only.
 	Merges []Merge
+	// SetAside are the identifiers that the record was resolved without, in the order of their nodes.
+	SetAside []SetAside
+	// Suspended are links that a cap has stopped, to be published before the record; not those known to be published.
+	Suspended []Suspension
+}
+
+// SetAside is an identifier that a record was resolved without.
+type SetAside struct {
+	Identifier Identifier
+	Reason     Reason
 }
 
 // Resolver finds and links identifiers. Safe for concurrent use; any number of them may share a store.
 type Resolver struct {
-	store Store
-	cache *cache
+	store     Store
+	policy    Policy
+	cache     *cache
+	suspended *suspended
+	rates     *rates
 }
 
-// NewResolver works on store and keeps the profiles of about cacheEntries identifiers in memory.
-func NewResolver(store Store, cacheEntries int) *Resolver {
-	return &Resolver{store: store, cache: newCache(cacheEntries)}
+// NewResolver works on store by a policy, and keeps the profiles of about cacheEntries identifiers in memory. All who work
+// on one store at the same time must have the same policy.
+func NewResolver(store Store, cacheEntries int, policy Policy) *Resolver {
+	return &Resolver{store: store, policy: policy, cache: newCache(cacheEntries), suspended: newSuspended(), rates: newRates(policy.Caps)}
 }
 
 // Resolve says whose each record of a batch is, linking the identifiers that a record carries together. The
@@ -71,7 +88,7 @@ func (b *batchWork) read(ctx context.Context) error {
 		if len(q.Identifiers) == 0 {
 			return fmt.Errorf("record %d has no identifier", i)
 		}
-		b.ids[i] = sorted(q.Identifiers)
+		b.ids[i], b.results[i].SetAside = b.resolver.policy.strong(sorted(q.Identifiers))
 		if root, ok := b.resolver.cache.root(b.ids[i]); ok {
 			b.results[i].Profile = root
 			continue
@@ -165,12 +182,15 @@ func (b *batchWork) run(ctx context.Context, l *lane, records []int) error {
 		}
 	}
 	for _, i := range records {
-		s := &stitch{lane: l, view: view, cache: b.resolver.cache, cause: b.requests[i].Cause, clean: true}
+		q := &b.requests[i]
+		s := &stitch{lane: l, view: view, cache: b.resolver.cache, policy: &b.resolver.policy, rates: b.resolver.rates,
+			source: q.Source, cause: q.Cause, trusted: q.Trusted, clean: true}
 		root, err := s.resolve(ctx, b.ids[i])
 		if err != nil {
 			return fmt.Errorf("record %d: %w", i, err)
 		}
 		b.results[i].Profile = root
+		b.note(i, s)
 		for _, loser := range s.crossed {
 			if published[loser] {
 				continue
@@ -205,22 +225,19 @@ func (b *batchWork) hand(to *view, n Node) {
 	}
 }
 
-// resolve links all ids, which are in order, and returns their root.
-func (s *stitch) resolve(ctx context.Context, ids []Identifier) (Node, error) {
-	root, _, err := s.find(ctx, ids[0].Node)
-	for _, id := range ids[1:] {
-		if err != nil {
-			return Node{}, err
+// note takes in what a record was resolved without.
+func (b *batchWork) note(i int, s *stitch) {
+	if len(s.aside) == 0 {
+		return
+	}
+	r := &b.results[i]
+	r.SetAside = append(r.SetAside, s.aside...)
+	slices.SortFunc(r.SetAside, func(x, y SetAside) int { return x.Identifier.Node.Compare(y.Identifier.Node) })
+	for _, x := range s.stopped {
+		if !b.resolver.suspended.has(x.pair()) {
+			r.Suspended = append(r.Suspended, x)
 		}
-		root, err = s.join(ctx, ids[0], id)
 	}
-	if err != nil {
-		return Node{}, err
-	}
-	if s.clean {
-		s.cache.put(ids, root)
-	}
-	return root, nil
 }
 
 // Confirm notes that the merges of these losers are in Kafka; from then on nobody publishes them again, and

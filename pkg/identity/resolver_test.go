@@ -79,7 +79,7 @@ func losers(t testing.TB, results []Result) []Node {
 
 func TestAnonymousBecomesKnown(t *testing.T) {
 	ctx, st := t.Context(), newMemory()
-	r := NewResolver(st, 100)
+	r := NewResolver(st, 100, Policy{})
 	anon, user, mail := identify(t, event.AnonymousID, "a"), identify(t, event.UserID, "u"), identify(t, event.Email, "e@x.pl")
 
 	got, err := r.Resolve(ctx, []Request{request("0", anon), request("1", anon, user), request("2", mail, anon), request("3", mail)})
@@ -91,7 +91,7 @@ func TestAnonymousBecomesKnown(t *testing.T) {
 	require.Empty(t, got[0].Merges)
 	require.Len(t, got[1].Merges, 1)
 	require.Equal(t, Merge{
-		Loser: anon.Node.String(), Winner: user.Node.String(), Members: []string{anon.Node.String()}, Version: 2,
+		Loser: anon.Node.String(), Winner: user.Node.String(), Members: []string{anon.Node.String()}, Version: 2, Days: []uint16{1}, WinnerDay: 1,
 		Cause: request("1").Cause.utc(),
 		Evidence: []Evidence{
 			{Type: event.UserID, Value: "u", Node: user.Node.String()}, {Type: event.AnonymousID, Value: "a", Node: anon.Node.String()},
@@ -101,7 +101,7 @@ func TestAnonymousBecomesKnown(t *testing.T) {
 	require.Equal(t, mail.Node.String(), got[2].Merges[0].Loser)
 	require.Empty(t, got[3].Merges, "already with an earlier record of the batch")
 
-	again, err := NewResolver(st, 100).Resolve(ctx, []Request{request("9", anon)})
+	again, err := NewResolver(st, 100, Policy{}).Resolve(ctx, []Request{request("9", anon)})
 	require.NoError(t, err)
 	require.Equal(t, user.Node, again[0].Profile)
 	require.Len(t, again[0].Merges, 1, "not confirmed: whoever crosses the link publishes it")
@@ -131,7 +131,7 @@ func (c Cause) utc() Cause {
 
 func TestRoundTrips(t *testing.T) {
 	ctx, st := t.Context(), newMemory()
-	r := NewResolver(st, 10_000)
+	r := NewResolver(st, 10_000, Policy{})
 	var batch []Request
 	for i := range 200 {
 		batch = append(batch, request(fmt.Sprint(i), identify(t, event.UserID, fmt.Sprint("u", i)), identify(t, event.AnonymousID, fmt.Sprint("a", i))))
@@ -154,7 +154,7 @@ func TestRoundTrips(t *testing.T) {
 	require.Zero(t, st.sets)
 
 	st.loads = 0
-	_, err = NewResolver(st, 0).Resolve(ctx, []Request{{Identifiers: batch[0].Identifiers[1:]}, {Identifiers: batch[1].Identifiers[1:]}})
+	_, err = NewResolver(st, 0, Policy{}).Resolve(ctx, []Request{{Identifiers: batch[0].Identifiers[1:]}, {Identifiers: batch[1].Identifiers[1:]}})
 	require.NoError(t, err)
 	require.Equal(t, 2, st.loads, "two levels of the graph")
 
@@ -172,7 +172,7 @@ func TestLongChainsAreCompressed(t *testing.T) {
 	}
 	ids = sorted(ids)
 	slices.Reverse(ids)
-	r := NewResolver(st, 0)
+	r := NewResolver(st, 0, Policy{})
 	for i := range len(ids) - 1 { // each new node is before the root of all others
 		got, err := r.Resolve(ctx, []Request{request(fmt.Sprint(i), ids[i], ids[i+1])})
 		require.NoError(t, err)
@@ -188,7 +188,7 @@ func TestLongChainsAreCompressed(t *testing.T) {
 
 func TestErrorsLeaveNothing(t *testing.T) {
 	ctx, st := t.Context(), newMemory()
-	r := NewResolver(st, 10)
+	r := NewResolver(st, 10, Policy{})
 	a, u := identify(t, event.AnonymousID, "a"), identify(t, event.UserID, "u")
 	_, err := r.Resolve(ctx, []Request{{}})
 	require.ErrorContains(t, err, "record 0 has no identifier")
@@ -226,7 +226,7 @@ func TestCacheIsBoundedAndForgets(t *testing.T) {
 	c.put(ids[999:], node(5))
 	_, ok = c.root(ids[998:])
 	require.False(t, ok, "two roots are no answer")
-	c.drop(&value{members: pack(998, 999)})
+	c.drop(&value{group: group{members: pack(998, 999)}})
 	_, ok = c.root(ids[999:])
 	require.False(t, ok)
 	_, ok = c.root(nil)
@@ -257,7 +257,7 @@ func TestConcurrentResolvers(t *testing.T) {
 			slots[p].input = append(slots[p].input, rec)
 		}
 		wg.Go(func() {
-			r := NewResolver(st, 30)
+			r := NewResolver(st, 30, Policy{})
 			for i, rec := range slots[p].input {
 				got, err := r.Resolve(ctx, []Request{{Identifiers: rec.ids, Cause: rec.cause}})
 				if err == nil && i%3 == 0 {

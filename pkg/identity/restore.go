@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 )
@@ -13,15 +14,24 @@ func Pattern(prefix string) string { return "{" + prefix + "g:??}*-*" }
 // Restore writes the graph anew from the links that were published. It is for an empty graph that nobody else
 // works on, and for one goroutine.
 type Restore struct {
-	graph   *Graph
-	put     func(key string, value []byte) error
-	parents map[Node]Node // of every node that was linked: about 60 bytes each
-	listed  map[Node]Node // members of a loser whose own links have not been met: under whom they stand
+	graph  *Graph
+	put    func(key string, value []byte) error
+	nodes  map[Node]restored // of every node that was named: about 80 bytes each
+	listed map[Node]Node     // members of a loser whose own links have not been met: under whom they stand
+	linked int
+}
+
+// restored is what links say of a node.
+type restored struct {
+	parent Node   // zero: not linked
+	day    uint16 // on which it was first linked; 0: not known
+	degree uint16 // links that name it, as far as a value counts them
+	merged bool   // its link brought in several identifiers
 }
 
 // NewRestore hands the value of every node to put, which may keep it.
 func NewRestore(g *Graph, put func(key string, value []byte) error) *Restore {
-	return &Restore{graph: g, put: put, parents: map[Node]Node{}, listed: map[Node]Node{}}
+	return &Restore{graph: g, put: put, nodes: map[Node]restored{}, listed: map[Node]Node{}}
 }
 
 // Link takes one link in. confirmed says that its merge is known to be wherever it must be; otherwise it will be
@@ -31,56 +41,88 @@ func (r *Restore) Link(m *Merge, confirmed bool) error {
 	if err != nil {
 		return fmt.Errorf("restore link: %w", err)
 	}
-	if _, known := r.parents[loser]; known {
+	if !r.nodes[loser].parent.IsZero() {
 		return nil
 	}
 	winner, err := ParseNode(m.Winner)
 	if err != nil {
 		return fmt.Errorf("restore link of %s: %w", loser, err)
 	}
-	v := value{linked: true, confirmed: confirmed, parent: winner, link: winner, cause: m.Cause}
-	if v.members, err = packNodes(m.Members); err != nil {
+	v := value{linked: true, confirmed: confirmed, parent: winner, link: winner}
+	if v.group, err = packMembers(m); err != nil {
+		return fmt.Errorf("restore link of %s: %w", loser, err)
+	}
+	evidence, err := identifiers(m.Evidence)
+	if err != nil {
 		return fmt.Errorf("restore link of %s: %w", loser, err)
 	}
 	if !confirmed {
-		for _, e := range m.Evidence {
-			n, err := ParseNode(e.Node)
-			if err != nil {
-				return fmt.Errorf("restore link of %s: evidence: %w", loser, err)
-			}
-			v.evidence = append(v.evidence, Identifier{Type: e.Type, Value: e.Value, Node: n})
-		}
+		v.cause, v.evidence = m.Cause, evidence
 	}
-	r.parents[loser] = winner
+	for _, e := range evidence {
+		x := r.nodes[e.Node]
+		x.degree = min(x.degree+1, maxDegree+1)
+		r.nodes[e.Node] = x
+	}
+	x := r.nodes[loser]
+	x.parent, x.merged = winner, v.size() > 1
+	r.nodes[loser] = x
+	r.linked++
 	delete(r.listed, loser)
 	for i := range v.size() {
-		if n := v.member(i); r.parents[n] == (Node{}) {
+		n := v.member(i)
+		r.first(n, v.day(i), m)
+		if r.nodes[n].parent.IsZero() {
 			r.listed[n] = loser
 		}
+	}
+	r.first(winner, m.WinnerDay, m)
+	if v.size() == 1 {
+		v.days = nil
 	}
 	return r.write(loser, &v)
 }
 
-// packNodes packs nodes in order.
-func packNodes(texts []string) ([]byte, error) {
-	nodes := make([]Node, len(texts))
-	for i, text := range texts {
-		n, err := ParseNode(text)
-		if err != nil {
-			return nil, fmt.Errorf("member: %w", err)
-		}
-		nodes[i] = n
+// first notes the day on which a node was first linked. What earlier versions published does not say: the earliest link
+// that speaks of the node is as near as can be.
+func (r *Restore) first(n Node, d uint16, m *Merge) {
+	x := r.nodes[n]
+	switch {
+	case len(m.Days) > 0:
+		x.day = d
+	case x.day == 0 || day(m.Cause.Time) < x.day:
+		x.day = day(m.Cause.Time)
 	}
-	return packIDs(nodes), nil
+	r.nodes[n] = x
 }
 
-func packIDs(nodes []Node) []byte {
-	slices.SortFunc(nodes, Node.Compare)
-	b := make([]byte, 0, len(nodes)*nodeBytes)
-	for _, n := range slices.Compact(nodes) {
-		b = append(b, n[:]...)
+func identifiers(evidence []Evidence) ([]Identifier, error) {
+	out := make([]Identifier, len(evidence))
+	for i, e := range evidence {
+		n, err := ParseNode(e.Node)
+		if err != nil {
+			return nil, fmt.Errorf("evidence: %w", err)
+		}
+		out[i] = Identifier{Type: e.Type, Value: e.Value, Node: n}
 	}
-	return b
+	return out, nil
+}
+
+// packMembers packs a loser's members with their days.
+func packMembers(m *Merge) (group, error) {
+	var g group
+	for i, text := range m.Members {
+		n, err := ParseNode(text)
+		if err != nil {
+			return group{}, fmt.Errorf("member: %w", err)
+		}
+		one := group{members: n[:]}
+		if len(m.Days) > 0 {
+			one.days = sameDays(m.Days[i], 1)
+		}
+		g = union(g, one)
+	}
+	return g, nil
 }
 
 // Roots writes the roots of all that was linked, which list their components. It is called once, at the end,
@@ -91,33 +133,63 @@ func packIDs(nodes []Node) []byte {
 // merges there, which count members, would go back.
 func (r *Restore) Roots() (int, error) {
 	components := map[Node][]Node{}
-	for n := range r.parents {
+	merges := map[Node]int{}
+	for n, x := range r.nodes {
+		if x.parent.IsZero() {
+			continue
+		}
 		root := r.root(n)
 		components[root] = append(components[root], n)
+		if x.merged {
+			merges[root]++
+		}
 	}
 	for n, under := range r.listed {
 		root := r.root(under)
 		components[root] = append(components[root], n)
 	}
 	for root, nodes := range components {
-		if err := r.write(root, &value{members: packIDs(append(nodes, root))}); err != nil {
+		if err := r.write(root, &value{group: r.group(append(nodes, root)), merges: merges[root]}); err != nil {
 			return 0, err
 		}
 	}
-	return len(r.parents), nil
+	return r.linked, nil
+}
+
+// group packs the members of a root, with what is known of each.
+func (r *Restore) group(nodes []Node) group {
+	slices.SortFunc(nodes, Node.Compare)
+	var g group
+	dayed, many := false, false
+	for _, n := range slices.Compact(nodes) {
+		x := r.nodes[n]
+		extra := max(x.degree, 1) - 1
+		g.members = append(g.members, n[:]...)
+		g.days = binary.BigEndian.AppendUint16(g.days, x.day)
+		g.degrees = append(g.degrees, byte(extra)) //nolint:gosec // bounded
+		dayed, many = dayed || x.day != 0, many || extra != 0
+	}
+	if !dayed {
+		g.days = nil
+	}
+	if !many {
+		g.degrees = nil
+	}
+	return g
 }
 
 // root follows links, and shortens the way for those who come after. Links lead to earlier nodes, so it ends.
 func (r *Restore) root(n Node) Node {
 	for {
-		p, linked := r.parents[n]
-		if !linked {
+		x := r.nodes[n]
+		if x.parent.IsZero() {
 			return n
 		}
-		if next, linked := r.parents[p]; linked {
-			r.parents[n] = next
+		if next := r.nodes[x.parent].parent; !next.IsZero() {
+			x.parent = next
+			r.nodes[n] = x
 		}
-		n = p
+		n = x.parent
 	}
 }
 

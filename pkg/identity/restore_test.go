@@ -27,7 +27,7 @@ func TestRestoreOfALinkWithoutThoseBelow(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, linked)
 
-	r := NewResolver(g, 100)
+	r := NewResolver(g, 100, Policy{})
 	got, err := r.Resolve(ctx, []Request{request("2", mail)})
 	require.NoError(t, err)
 	require.Len(t, got[0].Merges, 1)

@@ -61,6 +61,7 @@ type sim struct {
 	late      []Swap
 	faults    int
 	published map[Node]Node           // loser to winner
+	made      map[Node]Cause          // loser to the cause of its link
 	causes    map[Node]map[string]int // loser to the cause sources published for it
 	redirects map[string][]Merge      // every publication that lists a member
 	keys      map[string]Node         // record, by its cause, to the profile it was published under
@@ -100,12 +101,13 @@ func (a *simActor) Load(_ context.Context, nodes []Node) ([][]byte, error) {
 		}
 		out[i] = a.s.kv[n]
 		if a.s.mut.misreads() && out[i] != nil {
-			v, err := decodeValue(out[i])
+			v, err := decode(n, out[i])
 			if err != nil {
 				return nil, err
 			}
 			v.confirmed = v.confirmed || a.s.mut.allConfirmed && v.linked
 			v.joining = v.joining && !a.s.mut.hideJoining
+			v.trusted = v.trusted && v.joining
 			out[i] = v.encode()
 		}
 	}
@@ -155,7 +157,7 @@ func (s *sim) set(w Swap) bool {
 		return false
 	}
 	if s.mut.misreads() && cur != nil { // what was read is not what is stored: compare the revision
-		if w.Old == nil || string(cur[2:10]) != string(w.Old[2:10]) {
+		if w.Old == nil || revisionOf(w.Node, cur) != revisionOf(w.Node, w.Old) {
 			return false
 		}
 	}
@@ -169,19 +171,29 @@ func (s *sim) set(w Swap) bool {
 	}
 	s.seen[string(w.New)] = true
 	if v.confirmed {
-		if s.causes[w.Node][v.cause.Source] == 0 {
+		if made, ok := s.made[w.Node]; !ok || s.causes[w.Node][made.Source] == 0 {
 			s.violate("%s is confirmed before its merge is published with its cause", w.Node)
 		}
+	} else if v.linked {
+		s.made[w.Node] = v.cause
 	}
 	if cur != nil {
-		if old, err := decodeValue(cur); err == nil && !s.mut.blindWrites {
-			if old.linked && (!v.linked || v.link != old.link || v.cause != old.cause) {
+		if old, err := decode(w.Node, cur); err == nil && !s.mut.blindWrites {
+			if old.linked && (!v.linked || v.link != old.link || old.confirmed && !v.confirmed || !v.confirmed && v.cause != old.cause) {
 				s.violate("the link of %s changes", w.Node)
 			}
 		}
 	}
 	s.kv[w.Node] = w.New
 	return true
+}
+
+func revisionOf(n Node, raw []byte) [8]byte {
+	v, err := decode(n, raw)
+	if err != nil {
+		panic(err)
+	}
+	return v.revision
 }
 
 // run is a stitcher on one partition: finish what the slot holds, decide a batch, store it, go on.
@@ -336,7 +348,7 @@ func (s *sim) publishMerge(m Merge) {
 // spawn puts an owner on a slot, in one of two processes whose caches live on, or in a new one.
 func (s *sim) spawn(slot *simSlot, procs []*Resolver) {
 	a := &simActor{s: s, slot: slot}
-	shared := NewResolver(nil, 16)
+	shared := NewResolver(nil, 16, Policy{})
 	if i := s.rng.IntN(3); i < len(procs) {
 		shared.cache = procs[i].cache
 	}
@@ -369,11 +381,11 @@ func simIdentifiers() []Identifier {
 // simulate runs one seed; the empty string means that nothing was violated.
 func simulate(seed uint64, mut mutation) *sim {
 	s := &sim{rng: rand.New(rand.NewPCG(seed, 7)), mut: mut, kv: map[Node][]byte{}, seen: map[string]bool{}, //nolint:gosec // a simulation
-		published: map[Node]Node{}, causes: map[Node]map[string]int{}, redirects: map[string][]Merge{}, keys: map[string]Node{}}
+		published: map[Node]Node{}, made: map[Node]Cause{}, causes: map[Node]map[string]int{}, redirects: map[string][]Merge{}, keys: map[string]Node{}}
 	s.faults = s.rng.IntN(6)
 	crashes := s.rng.IntN(4)
 	all := simIdentifiers()
-	procs := []*Resolver{NewResolver(nil, 64), NewResolver(nil, 8)}
+	procs := []*Resolver{NewResolver(nil, 64, Policy{}), NewResolver(nil, 8, Policy{})}
 	for p := range 1 + s.rng.IntN(3) {
 		slot := &simSlot{}
 		for i := range 1 + s.rng.IntN(6) {
@@ -477,7 +489,7 @@ func (s *sim) check(all []Identifier) {
 		}
 		s.checkRedirect(n, at)
 		if v.linked {
-			if s.published[n] != v.link || s.causes[n][v.cause.Source] == 0 {
+			if s.published[n] != v.link || s.causes[n][s.made[n].Source] == 0 {
 				s.violate("the merge of %s was never published with its cause", n)
 			}
 			if len(s.causes[n]) != 1 {

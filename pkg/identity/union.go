@@ -16,9 +16,15 @@ type stitch struct {
 	lane    *lane
 	view    *view
 	cache   *cache
+	policy  *Policy
 	cause   Cause
-	crossed []Node // losers of unconfirmed links on the ways walked, in the order met
-	clean   bool   // every link crossed was confirmed
+	source  string
+	trusted bool
+	rates   *rates
+	aside   []SetAside   // the record was resolved without these
+	stopped []Suspension // of those, what a cap has stopped
+	crossed []Node       // losers of unconfirmed links on the ways walked, in the order met
+	clean   bool         // every link crossed was confirmed
 }
 
 // find walks to the root of id. Every unconfirmed link on the way is noted to be published with this record.
@@ -84,93 +90,127 @@ func (s *stitch) compress(ctx context.Context, path []Node, root Node) error {
 	return nil
 }
 
-// join makes x and y one component and returns its root.
-func (s *stitch) join(ctx context.Context, x, y Identifier) (Node, error) {
+// join makes x and y one component and returns its root; or says why it must not be.
+func (s *stitch) join(ctx context.Context, x, y Identifier) (Node, refusal, error) {
 	for range maxAttempts {
-		r, vr, err := s.find(ctx, x.Node)
+		r, vr, err := s.settled(ctx, x.Node)
 		if err != nil {
-			return Node{}, err
+			return Node{}, refusal{}, err
 		}
-		l, vl, err := s.find(ctx, y.Node)
+		l, vl, err := s.settled(ctx, y.Node)
 		if err != nil {
-			return Node{}, err
+			return Node{}, refusal{}, err
 		}
 		if l == r {
-			return r, nil
+			return r, refusal{}, nil
 		}
 		if l.Before(r) {
 			l, vl, r, vr = r, vr, l, vl
 		}
-		if vr.joining {
-			if err := s.finish(ctx, r, vr); err != nil {
-				return Node{}, err
-			}
-			continue
-		}
-		if vl.joining {
-			if err := s.finish(ctx, l, vl); err != nil {
-				return Node{}, err
-			}
-			continue
-		}
 		// Step 1: L says that it is joining W, which freezes its members.
 		next := *vl
-		next.joining, next.target, next.cause, next.evidence = true, r, s.cause, []Identifier{x, y}
+		next.joining, next.target, next.cause, next.trusted, next.evidence = true, r, s.cause, s.trusted, []Identifier{x, y}
+		if no := s.policy.judge(vr.side(), vl.side(), next.terms()); no.refused() {
+			return Node{}, no, nil
+		}
+		if s.policy.undated(vr, vl) {
+			dated := *vr
+			dated.group = vr.since(day(s.cause.Time))
+			if ok, err := s.swap(ctx, r, vr, dated); err != nil {
+				return Node{}, refusal{}, err
+			} else if !ok {
+				continue
+			}
+		}
 		ok, err := s.swap(ctx, l, vl, next)
 		if err != nil {
-			return Node{}, err
+			return Node{}, refusal{}, err
 		}
 		if ok {
-			if err := s.finish(ctx, l, s.view.values[l]); err != nil {
-				return Node{}, err
+			if no, err := s.finish(ctx, l, s.view.values[l]); err != nil || no.refused() {
+				return Node{}, no, err
 			}
 		}
 		// Once more from the start: crossing the new link notes its merge.
 	}
-	return Node{}, fmt.Errorf("%w: no link of %s and %s after %d attempts", ErrCorrupt, x.Node, y.Node, maxAttempts)
+	return Node{}, refusal{}, fmt.Errorf("%w: no link of %s and %s after %d attempts", ErrCorrupt, x.Node, y.Node, maxAttempts)
 }
 
-// finish completes the join that node l announced in vl. Anybody may do it, several at once.
-func (s *stitch) finish(ctx context.Context, l Node, vl *value) error {
+// settled is find, for a root that is to be linked: a join that it has announced is completed or given up first.
+func (s *stitch) settled(ctx context.Context, n Node) (Node, *value, error) {
 	for range maxAttempts {
-		r, vr, err := s.find(ctx, vl.target)
-		if err != nil {
-			return err
+		r, v, err := s.find(ctx, n)
+		if err != nil || !v.joining {
+			return r, v, err
 		}
-		if vr.joining { // r is before l, so this recursion ends
-			if err := s.finish(ctx, r, vr); err != nil {
-				return err
-			}
-			continue
+		if _, err := s.finish(ctx, r, v); err != nil {
+			return Node{}, nil, err
+		}
+	}
+	return Node{}, nil, fmt.Errorf("%w: the root of %s is still joining after %d attempts", ErrCorrupt, n, maxAttempts)
+}
+
+// finish completes the join that node l announced in vl, or gives it up and says why. Anybody may do it, several at once.
+//
+// Of one join, one must not commit while another gives up, or W would list members that stand elsewhere. What keeps them
+// apart is that the judgement only reads what all see alike (L's value, which is frozen, with its cause; the rules) and
+// W's component; and that what is no once stays no, since a component only grows, days are never changed, and windows
+// hang on the cause and not on a clock. So if somebody has judged no at a moment, he had seen that W did not list L then,
+// and everybody who judges a later W judges no as well; and a compare-and-set of W that was judged yes before, and is on
+// its way yet, finds another W. Two things would break this: rules that differ between processes while they work (limits
+// are changed with all stitchers down), and components that shrink: splits must give W another incarnation first, which
+// the join names, so that what was judged on an earlier one cannot commit.
+func (s *stitch) finish(ctx context.Context, l Node, vl *value) (refusal, error) {
+	for range maxAttempts {
+		r, vr, err := s.settled(ctx, vl.target) // before l, so this recursion ends
+		if err != nil {
+			return refusal{}, err
 		}
 		// Step 2, the commit point: L's members become W's. Where they are all listed it was done. L alone may be listed
 		// before: by a restored graph that has lost L's own link (see Restore.Roots).
-		if members := unionMembers(vr.members, vl.members); len(members) > len(vr.members) {
+		if !vr.lists(&vl.group) {
+			if no := s.policy.judge(vr.side(), vl.side(), vl.terms()); no.refused() {
+				return no, s.giveUp(ctx, l, vl)
+			}
 			next := *vr
-			next.members = members
+			now := joined(vr.side(), vl.side(), vl.terms())
+			next.group, next.merges, next.cuts = now.group, now.merges, now.cuts
 			ok, err := s.swap(ctx, r, vr, next)
 			if err != nil {
-				return err
+				return refusal{}, err
 			}
 			if !ok {
 				now, err := s.view.fresh(ctx, l)
 				if err != nil {
-					return err
+					return refusal{}, err
 				}
 				if now.revision != vl.revision {
-					return nil // somebody else completed it
+					return refusal{}, nil // somebody else completed it, or gave it up
 				}
 				continue
 			}
 		}
-		// Step 3: L's parent. If this is lost, somebody else completed it.
+		// Step 3: L's parent. If this is lost, somebody else completed it. What W has taken over leaves L; the days of
+		// several members stay, for merges of links below that are not published yet.
 		next := *vl
-		next.joining, next.linked, next.parent, next.link, next.target = false, true, r, r, Node{}
+		next.joining, next.trusted, next.linked, next.parent, next.link, next.target = false, false, true, r, r, Node{}
+		next.degrees, next.merges, next.cuts = nil, 0, nil
+		if next.size() == 1 {
+			next.days = nil
+		}
 		s.cache.drop(vl)
 		_, err = s.swap(ctx, l, vl, next)
-		return err
+		return refusal{}, err
 	}
-	return fmt.Errorf("%w: node %s is still joining after %d attempts", ErrCorrupt, l, maxAttempts)
+	return refusal{}, fmt.Errorf("%w: node %s is still joining after %d attempts", ErrCorrupt, l, maxAttempts)
+}
+
+// giveUp sets a joining node back to what it was. If this is lost, somebody else has done it.
+func (s *stitch) giveUp(ctx context.Context, l Node, vl *value) error {
+	next := *vl
+	next.joining, next.trusted, next.target, next.cause, next.evidence = false, false, Node{}, Cause{}, nil
+	_, err := s.swap(ctx, l, vl, next)
+	return err
 }
 
 // merge is the record of the link of loser, an unconfirmed link that was crossed.
@@ -180,20 +220,24 @@ func (s *stitch) merge(ctx context.Context, loser Node) (Merge, error) {
 		return Merge{}, err
 	}
 	w, err := s.view.get(ctx, v.link)
-	if err == nil && !w.has(loser) { // read before the link was made
+	if err == nil && !w.lists(&v.group) { // read before the link was made
 		w, err = s.view.fresh(ctx, v.link)
 	}
 	if err != nil {
 		return Merge{}, err
 	}
-	if !v.linked || !w.has(loser) {
-		return Merge{}, fmt.Errorf("%w: node %s does not list %s, which is linked under it", ErrCorrupt, v.link, loser)
+	if !v.linked || !w.lists(&v.group) || !w.has(v.link) {
+		return Merge{}, fmt.Errorf("%w: node %s does not list all of %s, which is linked under it", ErrCorrupt, v.link, loser)
 	}
 	m := Merge{Loser: loser.String(), Winner: v.link.String(), Version: int64(w.size()), Cause: v.cause}
-	m.Members = make([]string, v.size())
+	m.Members, m.Days = make([]string, v.size()), make([]uint16, v.size())
 	for i := range m.Members {
-		m.Members[i] = v.member(i).String()
+		n := v.member(i)
+		at, _ := w.find(n)
+		m.Members[i], m.Days[i] = n.String(), w.day(at)
 	}
+	at, _ := w.find(v.link)
+	m.WinnerDay = w.day(at)
 	m.Evidence = make([]Evidence, len(v.evidence))
 	for i, e := range v.evidence {
 		m.Evidence[i] = Evidence{Type: e.Type, Value: e.Value, Node: e.Node.String()}

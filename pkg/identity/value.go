@@ -1,25 +1,37 @@
 package identity
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"math"
 	"slices"
-	"sort"
 	"time"
 )
 
-// valueVersion is the first byte of every stored value.
-const valueVersion = 1
+// valueVersion is the first byte of every value that is written. Version 1 is read as well (value_v1.go).
+const valueVersion = 2
 
 // Flags of a value: its second byte.
 const (
-	flagLinked    = 1 << 0 // parent and link follow
+	flagLinked    = 1 << 0 // parent follows
 	flagJoining   = 1 << 1 // target follows
-	flagConfirmed = 1 << 2 // the link's merge is known to be in Kafka
-	flagsKnown    = flagLinked | flagJoining | flagConfirmed
+	flagConfirmed = 1 << 2 // the link's merge is known to be in Kafka: no cause and no evidence follow
+	flagTrusted   = 1 << 3 // the cause is a record of a trusted source
+	flagApart     = 1 << 4 // link follows: compression has moved parent away from it
+	flagAlone     = 1 << 5 // no members follow: the node itself is the only one
+	flagOneDay    = 1 << 6 // one day follows, that of all members
+	flagMore      = 1 << 7 // a second byte of flags follows
+)
+
+// Flags of a value's second byte of flags.
+const (
+	moreDays        = 1 << 0 // a day for each member follows
+	moreDegrees     = 1 << 1 // a degree for each member follows
+	moreMerges      = 1 << 2 // merges follows
+	moreIncarnation = 1 << 3 // incarnation follows
+	moreShared      = 1 << 4 // shared follows
+	moreCuts        = 1 << 5 // cuts follow
+	moreKnown       = 1<<6 - 1
 )
 
 // nodeBytes is the length of a node in a value.
@@ -28,92 +40,142 @@ const nodeBytes = 16
 // value is what the store holds for a node. A node that was never linked has none: it is a root with itself
 // as its only member. Values are immutable once decoded or stored.
 //
-// Encoding, version 1: version byte, flags byte, revision (8 bytes); linked: parent, link (16 bytes each);
-// joining: target (16 bytes); either: cause = source, message id, rule (each uvarint length and bytes), time
-// (varint, ms), number of evidence (uvarint), each type, value (as above), node (16 bytes); then the number of
-// members (uvarint) and the members, 16 bytes each, ascending.
+// Encoding, version 2: version byte, flags byte, second flags byte if there is one, revision (8 bytes). Linked: parent,
+// and link if it is another node (16 bytes each); joining: target (16 bytes). Joining, or linked and not confirmed: the
+// cause = source, message id, rule (each uvarint length and bytes), time (varint, ms), number of evidence (uvarint), each
+// type, value (as above), node (16 bytes). Unless alone: the number of members (uvarint) and the members, 16 bytes each,
+// ascending. One day of all members, or one each (2 bytes each), or none: all are 0. Then what the second flags say: a degree
+// of each member (1 byte), merges (uvarint), incarnation (uvarint), shared (three varints, ms, and a node), the number of
+// cuts (uvarint) and their two nodes each.
 type value struct {
 	raw       []byte // as stored; nil: there is no value
 	revision  [8]byte
 	linked    bool
 	joining   bool
 	confirmed bool
+	trusted   bool // joining: the cause is a record of a trusted source
 	parent    Node // linked: where the way to the root goes on; compression moves it
 	link      Node // linked: the first parent, which the merge names; never changed
 	target    Node // joining: somebody in the component to join
-	cause     Cause
-	evidence  []Identifier // gone once confirmed: Kafka has it, Redis need not keep personal data
-	members   []byte       // packed nodes, ascending, self included; frozen once joining or linked
+	// cause and evidence are gone once confirmed: Kafka has them, Redis need not keep them, least of all personal data.
+	cause    Cause
+	evidence []Identifier
+
+	group // frozen once joining or linked
+
+	merges      int           // of the links that made this component, those whose loser was several identifiers already
+	incarnation uint64        // how often the node was taken out of a component; 0 until there are splits
+	shared      *sharedDevice // nil: not shared
+	cuts        []cut         // pairs that must not be one person, of which one is a member; ascending
 }
+
+// sharedDevice is the state of a device that several people use: it joins nobody any more.
+type sharedDevice struct {
+	Since time.Time // of the record that showed it, to the millisecond
+	Slice time.Time // when the slice of time began that anonymous events belong to now
+	Seen  time.Time // of the last record of the slice
+	Owner Node      // who is logged in; zero: nobody
+}
+
+// cut are two nodes that must not be one person, in order.
+type cut [2]Node
 
 // absent is the value of a node that the store has none for.
-func absent(n Node) *value { return &value{members: append([]byte(nil), n[:]...)} }
+func absent(n Node) *value { return &value{group: group{members: append([]byte(nil), n[:]...)}} }
 
-func (v *value) size() int { return len(v.members) / nodeBytes }
-
-func (v *value) member(i int) Node { return Node(v.members[i*nodeBytes : (i+1)*nodeBytes]) }
-
-// has says whether n is listed as a member.
-func (v *value) has(n Node) bool {
-	i := sort.Search(v.size(), func(i int) bool { return bytes.Compare(v.members[i*nodeBytes:(i+1)*nodeBytes], n[:]) >= 0 })
-	return i < v.size() && v.member(i) == n
-}
-
-// unionMembers merges two packed, ascending lists.
-func unionMembers(a, b []byte) []byte {
-	out := make([]byte, 0, len(a)+len(b))
-	for len(a) > 0 && len(b) > 0 {
-		c := bytes.Compare(a[:nodeBytes], b[:nodeBytes])
-		if c <= 0 {
-			out = append(out, a[:nodeBytes]...)
-			a = a[nodeBytes:]
-			if c == 0 {
-				b = b[nodeBytes:]
-			}
-			continue
-		}
-		out = append(out, b[:nodeBytes]...)
-		b = b[nodeBytes:]
-	}
-	return append(append(out, a...), b...)
-}
-
-// encode writes v.
+// encode writes the value of node n.
 func (v *value) encode() []byte {
-	b := make([]byte, 0, 128+len(v.members))
-	var flags byte
-	if v.linked {
-		flags |= flagLinked
+	b := make([]byte, 0, 128+len(v.members)+len(v.days)+len(v.degrees))
+	var flags, more byte
+	set := func(to *byte, flag byte, when bool) {
+		if when {
+			*to |= flag
+		}
 	}
-	if v.joining {
-		flags |= flagJoining
-	}
-	if v.confirmed {
-		flags |= flagConfirmed
-	}
+	alone := v.size() == 1
+	day, oneDay := v.oneDay()
+	set(&flags, flagLinked, v.linked)
+	set(&flags, flagJoining, v.joining)
+	set(&flags, flagConfirmed, v.confirmed)
+	set(&flags, flagTrusted, v.trusted)
+	set(&flags, flagApart, v.linked && v.link != v.parent)
+	set(&flags, flagAlone, alone)
+	set(&flags, flagOneDay, oneDay && day != 0)
+	set(&more, moreDays, !oneDay)
+	set(&more, moreDegrees, len(v.degrees) > 0)
+	set(&more, moreMerges, v.merges > 0)
+	set(&more, moreIncarnation, v.incarnation > 0)
+	set(&more, moreShared, v.shared != nil)
+	set(&more, moreCuts, len(v.cuts) > 0)
+	set(&flags, flagMore, more != 0)
 	b = append(b, valueVersion, flags)
+	if more != 0 {
+		b = append(b, more)
+	}
 	b = append(b, v.revision[:]...)
 	if v.linked {
 		b = append(b, v.parent[:]...)
-		b = append(b, v.link[:]...)
+		if v.link != v.parent {
+			b = append(b, v.link[:]...)
+		}
 	}
 	if v.joining {
 		b = append(b, v.target[:]...)
 	}
-	if v.linked || v.joining {
-		b = appendText(b, v.cause.Source)
-		b = appendText(b, v.cause.MessageID)
-		b = appendText(b, string(v.cause.Rule))
-		b = binary.AppendVarint(b, v.cause.Time.UnixMilli())
-		b = binary.AppendUvarint(b, uint64(len(v.evidence)))
-		for _, e := range v.evidence {
-			b = appendText(b, e.Type)
-			b = appendText(b, e.Value)
-			b = append(b, e.Node[:]...)
+	if v.caused() {
+		b = v.appendCause(b)
+	}
+	if !alone {
+		b = binary.AppendUvarint(b, uint64(v.size())) //nolint:gosec // never negative
+		b = append(b, v.members...)
+	}
+	switch {
+	case !oneDay:
+		b = append(b, v.days...)
+	case day != 0:
+		b = binary.BigEndian.AppendUint16(b, day)
+	}
+	return v.appendMore(b, more)
+}
+
+// caused says whether the value holds the cause of a join or a link.
+func (v *value) caused() bool { return v.joining || v.linked && !v.confirmed }
+
+func (v *value) appendCause(b []byte) []byte {
+	b = appendText(b, v.cause.Source)
+	b = appendText(b, v.cause.MessageID)
+	b = appendText(b, string(v.cause.Rule))
+	b = binary.AppendVarint(b, v.cause.Time.UnixMilli())
+	b = binary.AppendUvarint(b, uint64(len(v.evidence)))
+	for _, e := range v.evidence {
+		b = appendText(b, e.Type)
+		b = appendText(b, e.Value)
+		b = append(b, e.Node[:]...)
+	}
+	return b
+}
+
+func (v *value) appendMore(b []byte, more byte) []byte {
+	b = append(b, v.degrees...)
+	if more&moreMerges != 0 {
+		b = binary.AppendUvarint(b, uint64(v.merges)) //nolint:gosec // a count
+	}
+	if more&moreIncarnation != 0 {
+		b = binary.AppendUvarint(b, v.incarnation)
+	}
+	if s := v.shared; s != nil {
+		b = binary.AppendVarint(b, s.Since.UnixMilli())
+		b = binary.AppendVarint(b, s.Slice.UnixMilli())
+		b = binary.AppendVarint(b, s.Seen.UnixMilli())
+		b = append(b, s.Owner[:]...)
+	}
+	if more&moreCuts != 0 {
+		b = binary.AppendUvarint(b, uint64(len(v.cuts)))
+		for _, c := range v.cuts {
+			b = append(append(b, c[0][:]...), c[1][:]...)
 		}
 	}
-	b = binary.AppendUvarint(b, uint64(v.size())) //nolint:gosec // never negative
-	return append(b, v.members...)
+	return b
 }
 
 // stamp draws a revision, which no value ever had before, and encodes v.
@@ -134,7 +196,7 @@ func decode(n Node, raw []byte) (*value, error) {
 	if raw == nil {
 		return absent(n), nil
 	}
-	v, err := decodeValue(raw)
+	v, err := decodeValue(n, raw)
 	if err != nil {
 		return nil, fmt.Errorf("value of node %s: %w", n, err)
 	}
@@ -152,91 +214,107 @@ func decode(n Node, raw []byte) (*value, error) {
 	return v, nil
 }
 
-// decodeValue reads what encode wrote, and nothing else.
-func decodeValue(raw []byte) (*value, error) {
-	if len(raw) == 0 {
+// decodeValue reads what encode wrote, and version 1.
+func decodeValue(n Node, raw []byte) (*value, error) {
+	switch {
+	case len(raw) == 0:
 		return nil, fmt.Errorf("%w: empty", ErrCorrupt)
-	}
-	if raw[0] != valueVersion {
-		if raw[0] > valueVersion {
-			return nil, fmt.Errorf("%w: %d, known %d", ErrNewerVersion, raw[0], valueVersion)
-		}
+	case raw[0] > valueVersion:
+		return nil, fmt.Errorf("%w: %d, known %d", ErrNewerVersion, raw[0], valueVersion)
+	case raw[0] == 1:
+		return decodeVersion1(raw)
+	case raw[0] != valueVersion:
 		return nil, fmt.Errorf("%w: version %d", ErrCorrupt, raw[0])
 	}
 	d := decoder{b: raw[1:]}
 	v := &value{raw: raw}
-	flags := d.take(1)[0]
-	v.linked, v.joining, v.confirmed = flags&flagLinked != 0, flags&flagJoining != 0, flags&flagConfirmed != 0
-	if flags&^flagsKnown != 0 || v.linked && v.joining || v.confirmed && !v.linked {
-		return nil, fmt.Errorf("%w: flags %#x", ErrCorrupt, flags)
+	flags, more := d.take(1)[0], byte(0)
+	if flags&flagMore != 0 {
+		more = d.take(1)[0]
+	}
+	v.linked, v.joining, v.confirmed, v.trusted = flags&flagLinked != 0, flags&flagJoining != 0, flags&flagConfirmed != 0, flags&flagTrusted != 0
+	if more&^moreKnown != 0 || flags&flagMore != 0 && more == 0 || v.linked && v.joining || v.confirmed && !v.linked ||
+		flags&flagApart != 0 && !v.linked || v.trusted && !v.joining || flags&flagOneDay != 0 && more&moreDays != 0 {
+		return nil, fmt.Errorf("%w: flags %#x %#x", ErrCorrupt, flags, more)
 	}
 	copy(v.revision[:], d.take(len(v.revision)))
 	if v.linked {
-		v.parent, v.link = d.node(), d.node()
+		v.parent = d.node()
+		v.link = v.parent
+		if flags&flagApart != 0 {
+			v.link = d.node()
+			d.bad = d.bad || v.link == v.parent
+		}
 	}
 	if v.joining {
 		v.target = d.node()
 	}
-	if v.linked || v.joining {
-		v.cause = Cause{Source: d.text(), MessageID: d.text(), Rule: Rule(d.text()), Time: time.UnixMilli(d.varint()).UTC()}
-		for range d.count(nodeBytes + 2) {
-			v.evidence = append(v.evidence, Identifier{Type: d.text(), Value: d.text(), Node: d.node()})
-		}
+	if v.caused() {
+		v.cause, v.evidence = d.cause()
 	}
-	count := d.count(nodeBytes)
-	v.members = d.take(count * nodeBytes)
-	if d.bad || len(d.b) > 0 || count == 0 {
+	if err := v.decodeGroup(&d, n, flags, more); err != nil {
+		return nil, err
+	}
+	v.decodeMore(&d, more)
+	if d.bad || len(d.b) > 0 {
 		return nil, fmt.Errorf("%w: %d bytes cut short or with a rest", ErrCorrupt, len(raw))
-	}
-	for i := range count {
-		if m := v.member(i); !m.valid() || i > 0 && !v.member(i-1).Before(m) {
-			return nil, fmt.Errorf("%w: member %d", ErrCorrupt, i)
-		}
 	}
 	return v, nil
 }
 
-// decoder reads from b and remembers that it ran short, so that callers check once.
-type decoder struct {
-	b   []byte
-	bad bool
-}
-
-// take returns the next n bytes, or n zero bytes (at most a small field's worth) if there are not so many.
-func (d *decoder) take(n int) []byte {
-	if d.bad || n > len(d.b) {
-		d.bad = true
-		return make([]byte, min(n, nodeBytes))
+// decodeGroup reads the members, their days and their degrees.
+func (v *value) decodeGroup(d *decoder, n Node, flags, more byte) error {
+	if flags&flagAlone != 0 {
+		v.members = append([]byte(nil), n[:]...)
+	} else {
+		count := d.count(nodeBytes)
+		v.members = d.take(count * nodeBytes)
+		if d.bad || count < 2 { // one stands for itself
+			return fmt.Errorf("%w: %d members, or cut short", ErrCorrupt, count)
+		}
+		if err := v.ordered(); err != nil {
+			return err
+		}
 	}
-	b := d.b[:n:n]
-	d.b = d.b[n:]
-	return b
-}
-
-func (d *decoder) node() Node { return Node(d.take(nodeBytes)) }
-
-func (d *decoder) varint() int64 {
-	x, n := binary.Varint(d.b)
-	if n <= 0 {
-		d.bad = true
-		return 0
+	switch {
+	case flags&flagOneDay != 0:
+		day := binary.BigEndian.Uint16(d.take(dayBytes))
+		d.bad = d.bad || day == 0
+		v.days = sameDays(day, v.size())
+	case more&moreDays != 0:
+		v.days = d.take(v.size() * dayBytes)
+		if d.bad {
+			break
+		}
+		if _, one := v.oneDay(); one {
+			return fmt.Errorf("%w: days of one kind", ErrCorrupt)
+		}
 	}
-	d.b = d.b[n:]
-	return x
-}
-
-// count reads a number of things of at least size bytes each.
-func (d *decoder) count(size int) int {
-	x, n := binary.Uvarint(d.b)
-	if n <= 0 || x > math.MaxInt32 || int(x) > (len(d.b)-n)/size {
-		d.bad = true
-		return 0
+	if more&moreDegrees != 0 {
+		v.degrees = d.take(v.size())
 	}
-	d.b = d.b[n:]
-	return int(x)
+	return nil
 }
 
-func (d *decoder) text() string { return string(d.take(d.count(1))) }
+func (v *value) decodeMore(d *decoder, more byte) {
+	if more&moreMerges != 0 {
+		v.merges = int(d.uvarint() & maxCount) //nolint:gosec // masked
+		d.bad = d.bad || v.merges == 0
+	}
+	if more&moreIncarnation != 0 {
+		v.incarnation = d.uvarint()
+		d.bad = d.bad || v.incarnation == 0
+	}
+	if more&moreShared != 0 {
+		v.shared = &sharedDevice{Since: d.time(), Slice: d.time(), Seen: d.time(), Owner: d.node()}
+	}
+	if more&moreCuts != 0 {
+		for range d.count(2 * nodeBytes) {
+			v.cuts = append(v.cuts, cut{d.node(), d.node()})
+		}
+		d.bad = d.bad || len(v.cuts) == 0
+	}
+}
 
 // sorted orders identifiers by node, without repeats, in a copy.
 func sorted(ids []Identifier) []Identifier {

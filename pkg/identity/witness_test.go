@@ -16,7 +16,7 @@ import (
 func linked(t *testing.T, kv KV, n int) (*Graph, *Resolver) {
 	t.Helper()
 	g := NewGraph(kv, "weft.")
-	r := NewResolver(g, 0)
+	r := NewResolver(g, 0, Policy{})
 	for i := range n {
 		_, err := r.Resolve(t.Context(), []Request{pair(t, i, i)})
 		require.NoError(t, err)
@@ -84,9 +84,9 @@ func TestWhatIsReadIsVouchedFor(t *testing.T) {
 	linked(t, kv, 1)
 	reader := NewGraph(kv, "weft.")
 	before := maps.Clone(kv.m)
-	linkedLater, err := NewResolver(NewGraph(kv, "weft."), 0).Resolve(ctx, []Request{pair(t, 0, 7)})
+	linkedLater, err := NewResolver(NewGraph(kv, "weft."), 0, Policy{}).Resolve(ctx, []Request{pair(t, 0, 7)})
 	require.NoError(t, err)
-	got, err := NewResolver(reader, 0).Resolve(ctx, []Request{request("1", identify(t, event.AnonymousID, "a7"))})
+	got, err := NewResolver(reader, 0, Policy{}).Resolve(ctx, []Request{request("1", identify(t, event.AnonymousID, "a7"))})
 	require.NoError(t, err)
 	require.Equal(t, linkedLater[0].Profile, got[0].Profile)
 	kv.m = before
@@ -122,7 +122,7 @@ func TestNoFalseAlarm(t *testing.T) {
 	var all sync.WaitGroup
 	for process := range 3 {
 		g := NewGraph(kv, "weft.")
-		r := NewResolver(g, 10)
+		r := NewResolver(g, 10, Policy{})
 		for part := range 2 {
 			all.Go(func() {
 				for i := range 60 {

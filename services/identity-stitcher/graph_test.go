@@ -64,7 +64,7 @@ func conformGraph(t *testing.T, st *store.Client, prefix string) {
 	for w := range resolvers {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(w), 9)) //nolint:gosec // a seed reproduces
-			r := identity.NewResolver(graph, 50)
+			r := identity.NewResolver(graph, 50, identity.Policy{})
 			for b := range batches {
 				var batch []identity.Request
 				for i := range perBatch {

@@ -45,7 +45,7 @@ func newRebuild(ctx context.Context, cfg config.Config, deps Deps, opt keyed.Reb
 	graph := identity.NewGraph(deps.Store, topics.Prefix)
 	p := &replanner{
 		planner: planner{
-			rules: rules, graph: graph, resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries), topics: topics,
+			rules: rules, graph: graph, resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries, identity.Policy{}), topics: topics,
 			window: cfg.Stitcher.DuplicateWindow, now: deps.Now, metrics: m,
 		},
 		store: deps.Store, from: opt.From, published: map[place]bool{}, unnamed: map[string]bool{},

@@ -75,7 +75,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	p := &planner{
 		rules:    rules,
 		graph:    graph,
-		resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries),
+		resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries, identity.Policy{}),
 		topics:   topics,
 		window:   cfg.Stitcher.DuplicateWindow,
 		now:      deps.Now,
