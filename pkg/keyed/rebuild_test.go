@@ -116,3 +116,28 @@ func TestRebuildAsksAgainForASlot(t *testing.T) {
 	require.Equal(t, newer, e.redis.HGet(e.metaKey(0), "v"), "nothing is touched")
 	require.Equal(t, "1000", e.redis.HGet(e.metaKey(1), "nextseq"))
 }
+
+// What a stage has rejected is no loss: with the defect repaired, a rebuild folds it with the rest of history, once, and
+// rejects nothing again.
+func TestRebuildFoldsWhatWasPoison(t *testing.T) {
+	e := newEnv(t)
+	stop := run(t, e.touchy(touchyFold{}, nil, e.deps()).Run)
+	for _, value := range []string{"1", "boom", "1"} {
+		e.send("ann", topic.KindEvent, value)
+	}
+	e.settled()
+	stop()
+	_, before := e.read("ann")
+	require.Equal(t, map[string]int{"1": 2}, before.N)
+	require.Equal(t, map[string]string{"boom": ReasonFoldPanic}, e.all(e.topics.EventsRejected()))
+
+	for range 2 { // a second time is as good as the first
+		require.NoError(t, e.rebuild(nil, zaptest.NewLogger(t)))
+		stop = run(t, e.stage(nil, e.deps()).Run)
+		e.settled()
+		stop()
+		_, after := e.read("ann")
+		require.Equal(t, map[string]int{"1": 2, "boom": 1}, after.N)
+	}
+	require.Equal(t, map[string]string{"boom": ReasonFoldPanic}, e.all(e.topics.EventsRejected()))
+}

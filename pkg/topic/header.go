@@ -43,6 +43,10 @@ const (
 // source, brand, message id, receipt, trust and age.
 const HeaderReplayOf = "weft-replay-of"
 
+// HeaderDelivery stands on records of events.rejected that are an item of a webhook as its provider sent it: the headers
+// of the delivery by which its reader reads it again, as in a URL's query; empty: it needs none.
+const HeaderDelivery = "weft-delivery"
+
 // SchemaVersion is the version of all record schemas that this binary writes. A newer binary reads the
 // older; an older one refuses a newer record cleanly.
 const SchemaVersion = 1

@@ -2,17 +2,21 @@ package collector
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/event"
 	inlets "github.com/weft-cdp/weft/pkg/inlet"
+	"github.com/weft-cdp/weft/pkg/topic"
 	"github.com/weft-cdp/weft/services/collector/hooks"
 )
 
@@ -46,7 +50,7 @@ func newHooks(in *intake) (map[string]*hook, error) {
 		}
 		src, err := newSource(in, s)
 		if err == nil {
-			in.know(src, nil) // a repaired copy of what its provider's reader made, or could not make, is to be an event
+			in.know(src, nil) // repaired copies are events: what needs its provider's reader, 'weft rejected replay' has read
 			var r hooks.Hook
 			if r, err = newHook(s.Webhook); err != nil {
 				err = fmt.Errorf("source %s: webhook.%w", s.Name, err)
@@ -140,7 +144,7 @@ func (d *door) hook(r *http.Request, name string) answer {
 	}
 	room.move(&h.source.share)
 	res := d.events(h, delivery)
-	recs := d.hooked(&c, &res)
+	recs := d.hooked(&c, h, delivery, &res)
 	if wait := h.source.bucket.take(len(recs), c.received); wait > 0 {
 		d.metrics.refused.WithLabelValues(name, codeRateLimited).Inc()
 		return tooFast(wait, h.source.bucket.perSecond)
@@ -157,7 +161,7 @@ func (d *door) hook(r *http.Request, name string) answer {
 }
 
 // hooked makes the records of a delivery.
-func (d *door) hooked(c *call, res *hooks.Result) []record {
+func (d *door) hooked(c *call, h *hook, delivery *hooks.Delivery, res *hooks.Result) []record {
 	it := item{meta: c.source.meta(c.received), source: c.source}
 	recs := make([]record, 0, len(res.Events)+len(res.Refused))
 	for i, body := range res.Events {
@@ -171,7 +175,55 @@ func (d *door) hooked(c *call, res *hooks.Result) []record {
 	for _, x := range res.Refused {
 		meta := it.meta
 		meta.MessageID = newMessageID()
-		recs = append(recs, d.intake.aside(x.Item, meta, nil, x.Why, c.path))
+		r := d.intake.aside(x.Item, meta, nil, x.Why, c.path)
+		if r.left == "" {
+			r.Headers = append(r.Headers, topic.Header{Key: topic.HeaderDelivery, Value: []byte(readAgain(h.reader, x, delivery))})
+		}
+		recs = append(recs, r)
 	}
 	return recs
+}
+
+// readAgain is the header by which HookReader reads a refused item.
+func readAgain(reader hooks.Hook, x hooks.Refused, delivery *hooks.Delivery) string {
+	again := url.Values{}
+	for _, name := range reader.Headers() {
+		if value := cmp.Or(x.ID, delivery.Header(name)); value != "" {
+			again.Set(name, value)
+		}
+	}
+	return again.Encode()
+}
+
+// HookReader reads again what a webhook brought and its reader refused. Nobody proves it again: it stood on
+// events.rejected because it was proven. Safe for concurrent use.
+type HookReader struct{ reader hooks.Hook }
+
+// NewHookReader makes the reader of a source of kind webhook. The error names the field.
+func NewHookReader(s config.Source) (*HookReader, error) {
+	r, err := newHook(s.Webhook)
+	if err != nil {
+		return nil, fmt.Errorf("source %s: webhook.%w", s.Name, err)
+	}
+	return &HookReader{r}, nil
+}
+
+// errMeansNothing is of items of kinds that are known and no events.
+var errMeansNothing = errors.New("it is of a kind that means nothing to a customer's journey")
+
+// Events are those of an item. header is topic.HeaderDelivery of the record. The error is the first reason why it
+// is none, and then there are no events.
+func (h *HookReader) Events(header string, item []byte, received time.Time) ([][]byte, error) {
+	again, err := url.ParseQuery(header)
+	if err != nil {
+		return nil, fmt.Errorf("read header %s: %w", topic.HeaderDelivery, err)
+	}
+	res := h.reader.Events(&hooks.Delivery{Header: func(name string) string { return again.Get(name) }, Body: item, Received: received})
+	switch {
+	case len(res.Refused) > 0:
+		return nil, res.Refused[0].Why
+	case len(res.Events) == 0:
+		return nil, errMeansNothing
+	}
+	return res.Events, nil
 }

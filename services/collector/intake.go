@@ -170,7 +170,11 @@ func complete(it *item, fill event.Filling) (*event.Event, error) {
 		return nil, err
 	}
 	it.body = body
-	for _, do := range it.source.steps {
+	steps := it.source.steps
+	if it.passed {
+		steps = steps[it.source.transforming:]
+	}
+	for _, do := range steps {
 		if why := do(it); why != nil {
 			e, err := it.desk.reader.Decode(it.body, it.meta)
 			if err != nil {

@@ -68,8 +68,11 @@ func (in *inlet) copied(ctx context.Context, rec *stream.Record, origin string) 
 	meta.Trusted = meta.Trusted && said.Trusted
 	// Nobody may be written to about a cart of last week because somebody repaired its events today.
 	meta.Historical = meta.Historical || said.Historical || now.Sub(meta.ReceivedAt) > in.intake.cfg.HistoricalAfter
+	// What a stage behind the door has rejected is an event as the door had made it.
+	by, ok := topic.Get(rec.Headers, topic.HeaderService)
+	passed := ok && by != topic.StageCollector
 	e := inlets.Event{Body: rec.Value}
-	if from.reader != nil {
+	if from.reader != nil && !passed {
 		e, err = from.reader.Read(ctx, inlets.Record{Key: rec.Key, Value: rec.Value, Headers: rec.Headers})
 	}
 	switch {
@@ -82,7 +85,7 @@ func (in *inlet) copied(ctx context.Context, rec *stream.Record, origin string) 
 	}
 	meta.Historical = meta.Historical || e.Historical
 	meta.MessageID = named
-	it := item{body: e.Body, meta: meta, source: from.source}
+	it := item{body: e.Body, meta: meta, source: from.source, passed: passed}
 	r := in.intake.take(it, event.Filling{MessageID: func() string { return cmp.Or(named, e.MessageID, said.MessageID) }}, origin, place{})
 	if r.reason == "" && r.left == "" && e.Key != nil {
 		r.Key = e.Key

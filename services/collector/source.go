@@ -22,6 +22,7 @@ type source struct {
 	suppress            bool     // people on the suppression list are left out
 	consent             *consent // nil: it is not asked for
 	steps               []step
+	transforming        int   // how many of steps, the first ones, are done with an event once in its life
 	share               share // of the bytes in flight
 }
 
@@ -37,7 +38,7 @@ func newSource(in *intake, s config.Source) (*source, error) {
 		src.brand = in.cfg.Brand
 	}
 	var err error
-	if src.steps, err = newSteps(in, s); err != nil {
+	if src.steps, src.transforming, err = newSteps(in, s); err != nil {
 		return nil, fmt.Errorf("source %s: %w", s.Name, err)
 	}
 	return src, nil
@@ -62,6 +63,7 @@ type item struct {
 	meta   event.Meta // source, brand, receipt; of the message id only what stood outside of the body
 	source *source
 	client client
+	passed bool  // it went through the door before: what is done with an event once is done
 	desk   *desk // nil: one is found for it
 }
 
@@ -79,21 +81,21 @@ var errDropped = fmt.Errorf("a transformation of the source drops it: %w", errSu
 // newSteps compiles what a source is to do, in this order: transformations, enrichment, consent, tracking plan. What is
 // configured of them adds itself here. Whom an item names as it came has been held against the suppression list before,
 // since a step may refuse the item, and may hide the person; behind transformations it is held again: they may name one.
-func newSteps(in *intake, s config.Source) ([]step, error) {
-	var steps []step
+// transforming is how many of them are transformations.
+func newSteps(in *intake, s config.Source) (steps []step, transforming int, err error) {
 	transformations, err := transformStep(s, in.metrics)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if transformations != nil {
-		steps = append(steps, transformations)
+		steps, transforming = append(steps, transformations), 1
 		if in.suppressed != nil {
 			steps = append(steps, in.suppressStep())
 		}
 	}
 	enrichment, err := enrichStep(in.proxies, s)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if enrichment != nil {
 		steps = append(steps, enrichment)
@@ -103,10 +105,10 @@ func newSteps(in *intake, s config.Source) ([]step, error) {
 	}
 	plan, err := planStep(s, in.metrics)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if plan != nil {
 		steps = append(steps, plan)
 	}
-	return steps, nil
+	return steps, transforming, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/services/collector"
 	"github.com/weft-cdp/weft/services/weft/rejected"
 )
 
@@ -155,7 +156,8 @@ Repairs, in this order: --text, a CEL expression over text that gives the new bo
 transformations as a source has them; --set and --rename and --remove for single fields. With --dry-run nothing is sent and
 what would be is shown.
 
-Only what the collector or identity-stitcher rejected can be replayed. Exit status 1 if something could not be.`,
+What a webhook brought is read by its provider's reader again, as it is now. What profile-builder or activator rejected is no
+loss of the event: it is told how they take it up (weft rebuild). Exit status 1 if something could not be replayed.`,
 		Example: `  weft rejected replay 3:1704 --set "userId=event.properties.customer" --dry-run
   weft rejected replay --reason plan_violation --source shop-web --set "properties.total=number(event.properties.total)"
   weft rejected replay --reason invalid_json --text "text.replace('NaN', 'null')"
@@ -209,10 +211,7 @@ func (o *replayRejected) run(ctx context.Context, a *app, out io.Writer) error {
 		}
 		r := rejected.Replay{
 			Client: c, Set: set, Repair: repair, DryRun: o.dry, Again: o.again, Historical: o.historical, Rate: o.rate,
-			TransformedSources: map[string]bool{}, Out: out,
-		}
-		for _, s := range append(cfg.Collector.Sources, cfg.Collector.KafkaSources()...) {
-			r.TransformedSources[s.Name] = len(s.Transformations) > 0
+			Reader: hookReaders(cfg.Collector.Sources), Out: out,
 		}
 		report, err := r.Run(ctx, items)
 		verb := "sent"
@@ -226,6 +225,27 @@ func (o *replayRejected) run(ctx context.Context, a *app, out io.Writer) error {
 		}
 		return err
 	})
+}
+
+// hookReaders finds the readers of webhooks, each made when it is wanted: with its source's secret, as the collector does.
+func hookReaders(sources []config.Source) func(string) (rejected.Reader, error) {
+	made := map[string]*collector.HookReader{}
+	return func(name string) (rejected.Reader, error) {
+		if r, ok := made[name]; ok {
+			return r, nil
+		}
+		for _, s := range sources {
+			if s.Name != name || s.KindOrDefault() != config.KindWebhook {
+				continue
+			}
+			r, err := collector.NewHookReader(s)
+			if err == nil {
+				made[name] = r
+			}
+			return r, err
+		}
+		return nil, fmt.Errorf("there is no source %q of kind webhook in the configuration that could read it", name)
+	}
 }
 
 // items are those of the positions, else of the filters.

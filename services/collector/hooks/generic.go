@@ -124,6 +124,14 @@ func (g *generic) Verify(d *Delivery) error {
 	return ErrUnsigned
 }
 
+// Headers implements Hook.
+func (g *generic) Headers() []string {
+	if g.IDHeader == "" {
+		return nil
+	}
+	return []string{g.IDHeader}
+}
+
 func (g *generic) Events(d *Delivery) Result {
 	var res Result
 	v := parse(d.Body, &res)
@@ -146,7 +154,11 @@ func (g *generic) Events(d *Delivery) Result {
 				id = fmt.Sprintf("%s:%d", delivery, i)
 			}
 		}
+		n := len(res.Refused)
 		g.item(item, id, &res)
+		for r := n; r < len(res.Refused); r++ {
+			res.Refused[r].ID = id
+		}
 	}
 	return res
 }

@@ -54,17 +54,20 @@ type Result struct {
 	Refused []Refused
 }
 
-// Refused is an item that no event can be made of; it is to be kept with the reason.
+// Refused is an item that no event can be made of; it is to be kept with the reason. Events reads it once more, alone,
+// when a repaired copy of it is replayed.
 type Refused struct {
 	Item []byte
 	Why  *event.Error
+	// ID is what names it then in place of the delivery's own header; empty: that header.
+	ID string
 }
 
 func (r *Result) add(e *built) { r.Events = append(r.Events, e.bytes()) }
 
 func (r *Result) refuse(item []byte, reason, path, format string, args ...any) {
 	why := &event.Error{Reason: reason, Path: path, Detail: fmt.Sprintf(format, args...)}
-	r.Refused = append(r.Refused, Refused{append([]byte(nil), item...), why})
+	r.Refused = append(r.Refused, Refused{Item: append([]byte(nil), item...), Why: why})
 }
 
 // Hook reads the deliveries of one source. Safe for concurrent use.
@@ -72,8 +75,11 @@ type Hook interface {
 	// Verify returns ErrUnsigned, maybe wrapped, for a delivery that is not the provider's. A provider that
 	// signs a part of the body looks at that part only.
 	Verify(d *Delivery) error
-	// Events is to be called after Verify. What it can not read is in the result.
+	// Events is to be called after Verify. What it can not read is in the result. It reads one of the items that it has
+	// refused, as well as whole deliveries.
 	Events(d *Delivery) Result
+	// Headers are those that Events looks at: with them, what it refuses can be read again.
+	Headers() []string
 }
 
 // Options say how the deliveries of one source are read.

@@ -58,6 +58,9 @@ func (m *mailgun) Verify(d *Delivery) error {
 	return ErrUnsigned
 }
 
+// Headers implements Hook: all is in the body.
+func (m *mailgun) Headers() []string { return nil }
+
 func (m *mailgun) Events(d *Delivery) Result {
 	var res Result
 	v := object(d.Body, &res)
@@ -65,6 +68,9 @@ func (m *mailgun) Events(d *Delivery) Result {
 		return res
 	}
 	data := v.Get("event-data")
+	if data == nil && v.Exists("event") {
+		data = v // the item alone, as it is refused
+	}
 	if data == nil || data.Type() != fastjson.TypeObject {
 		res.refuse(d.Body, event.InvalidType, "event-data", "is not an object")
 		return res

@@ -51,6 +51,9 @@ func (s *sendGrid) Verify(d *Delivery) error {
 	return ErrUnsigned
 }
 
+// Headers implements Hook: all but the proof is in the body.
+func (s *sendGrid) Headers() []string { return nil }
+
 func (s *sendGrid) Events(d *Delivery) Result {
 	var res Result
 	v := parse(d.Body, &res)
@@ -58,6 +61,9 @@ func (s *sendGrid) Events(d *Delivery) Result {
 		return res
 	}
 	list, err := v.Array()
+	if v.Type() == fastjson.TypeObject && v.Exists("event") {
+		list, err = []*fastjson.Value{v}, nil // the item alone, as it is refused
+	}
 	if err != nil {
 		res.refuse(d.Body, event.InvalidType, "", "the payload is not a list")
 		return res

@@ -26,6 +26,11 @@ func (s *shopify) Verify(d *Delivery) error {
 	return base64Signed(s.secrets, d.Header("X-Shopify-Hmac-Sha256"), d.Body)
 }
 
+// Headers implements Hook.
+func (s *shopify) Headers() []string {
+	return []string{"X-Shopify-Topic", "X-Shopify-Event-Id", "X-Shopify-Webhook-Id", "X-Shopify-Shop-Domain", "X-Shopify-API-Version"}
+}
+
 func (s *shopify) Events(d *Delivery) Result {
 	var res Result
 	topic := strings.ToLower(strings.TrimSpace(d.Header("X-Shopify-Topic")))

@@ -34,6 +34,11 @@ func isPing(d *Delivery) bool {
 	return ok && len(id) < maxPing && len(bytes.Trim(id, "0123456789")) == 0
 }
 
+// Headers implements Hook.
+func (w *wooCommerce) Headers() []string {
+	return []string{"X-WC-Webhook-Topic", "X-WC-Webhook-Source"}
+}
+
 func (w *wooCommerce) Events(d *Delivery) Result {
 	var res Result
 	if isPing(d) {

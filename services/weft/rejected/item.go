@@ -31,6 +31,8 @@ type Item struct {
 	Body      []byte
 	Headers   []topic.Header
 	inlet     bool   // a record of a topic
+	delivered bool   // an item of a webhook as its provider sent it, which no event was made of
+	delivery  string // and the headers by which it is read again
 	Replayed  string // position on events.inbox of its copy; empty: it was not replayed
 }
 
@@ -64,6 +66,7 @@ func parse(r *stream.Record) Item {
 		i.At = r.Time.UTC()
 	}
 	position, _ := topic.ParsePosition(get(topic.HeaderPosition))
+	i.delivery, i.delivered = topic.Get(r.Headers, topic.HeaderDelivery)
 	i.inlet = strings.HasPrefix(position.Stage, topic.StageCollector+"/")
 	return i
 }

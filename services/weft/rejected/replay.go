@@ -28,10 +28,15 @@ type Replay struct {
 	Historical bool
 	// Rate is how many events a second are sent; 0: as fast as it goes.
 	Rate int
-	// TransformedSources are those whose transformations would be done a second time with what a later stage has
-	// rejected, since it has seen them already.
-	TransformedSources map[string]bool
-	Out                io.Writer // one line per item; with DryRun its body, too
+	// Reader reads again what a webhook of a source brought; its error says that the source is not configured (so).
+	Reader func(source string) (Reader, error)
+	Out    io.Writer // one line per item; with DryRun its body, too
+}
+
+// Reader is a webhook's. *collector.HookReader is one.
+type Reader interface {
+	// Events are those of an item with the header topic.HeaderDelivery. The error is why there are none.
+	Events(header string, item []byte, received time.Time) ([][]byte, error)
 }
 
 // Report says what became of the items.
@@ -146,33 +151,36 @@ func (r *Replay) taken(ctx context.Context, items []Item) (map[id]bool, error) {
 
 // records are the copies of an item that go back in: one, or those of a request that was rejected as a whole.
 func (r *Replay) records(i *Item) ([]stream.Record, error) {
-	switch {
-	case i.Service != topic.StageCollector && i.Service != topic.StageStitcher:
-		return nil, fmt.Errorf("%s rejected it, behind where duplicates are dropped: a copy would be dropped as one", i.Service)
-	case i.Service != topic.StageCollector && r.TransformedSources[i.Meta.Source]:
-		return nil, fmt.Errorf("%s rejected it as the transformations of source %s had made it: they would be done twice", i.Service, i.Meta.Source)
-	case len(i.Body) == 0:
-		return nil, fmt.Errorf("it has no body")
-	}
-	body, err := r.Repair.apply(i.Body)
-	if i.mapped(r.Set) && err == nil {
-		return []stream.Record{r.record(i, i.Meta, body)}, nil // what its event is, its mapping says
-	}
-	if err != nil {
+	if err := i.final(); err != nil {
 		return nil, err
 	}
+	body, err := r.Repair.apply(i.Body)
+	switch {
+	case err != nil:
+		return nil, i.shortened(err)
+	case i.mapped(r.Set):
+		return []stream.Record{r.record(i, i.Meta, body)}, nil // what its event is, its mapping says
+	case i.delivered:
+		return r.read(i, body)
+	}
+	recs, err := r.split(i, body)
+	return recs, i.shortened(err)
+}
+
+// split makes the copies of an event, or of those of a request.
+func (r *Replay) split(i *Item, body []byte) ([]stream.Record, error) {
 	most := maxItems
 	if typeOf(i.Origin) != "" || i.hooked() {
 		most = 0 // a single call
 	}
 	request, err := event.Split(body, most)
 	if err != nil {
-		return nil, i.explained(err)
+		return nil, err
 	}
 	fill := event.Filling{Type: typeOf(i.Origin), Context: request.Context, Integrations: request.Integrations}
 	if !request.Batch {
 		rec, err := r.event(i, i.Meta, body, fill, i.Meta.MessageID)
-		return []stream.Record{rec}, i.explained(err)
+		return []stream.Record{rec}, err
 	}
 	var recs []stream.Record
 	for n, item := range request.Items {
@@ -211,8 +219,11 @@ func (r *Replay) record(i *Item, m event.Meta, body []byte) stream.Record {
 	m.Historical = m.Historical || r.Historical
 	m.Flags = "" // found anew
 	var place []topic.Header
+	if i.Service != topic.StageCollector {
+		place = append(place, topic.Header{Key: topic.HeaderService, Value: []byte(i.Service)}) // the door was done with it
+	}
 	if i.mapped(r.Set) && m.MessageID == i.Origin {
-		m.MessageID, place = "", []topic.Header{{Key: topic.HeaderOrigin, Value: []byte(i.Origin)}} // for a mapping that gives none
+		m.MessageID, place = "", append(place, topic.Header{Key: topic.HeaderOrigin, Value: []byte(i.Origin)}) // for a mapping that gives none
 	}
 	headers := append(append(topic.MetaHeaders(m), place...), topic.Header{Key: topic.HeaderReplayOf, Value: []byte(i.Position())})
 	return stream.Record{Key: []byte(i.Position()), Value: bytes.Clone(body), Headers: headers}
@@ -223,14 +234,6 @@ const hookPath = "/v1/hooks/"
 
 // hooked says whether an item came in a webhook.
 func (i *Item) hooked() bool { return strings.HasPrefix(i.Origin, hookPath) }
-
-// explained says of a webhook's item what is wanted of its repair.
-func (i *Item) explained(err error) error {
-	if err == nil || !i.hooked() {
-		return err
-	}
-	return fmt.Errorf("%w (a webhook's payload is not read as its provider's once more: repair it into an event, or have the provider send it again)", err)
-}
 
 // mapped says whether an item is a record of a topic other than the inbox: what it is, its source's mapping says.
 func (i *Item) mapped(set topic.Set) bool {

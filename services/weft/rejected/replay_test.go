@@ -3,9 +3,6 @@ package rejected_test
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +46,7 @@ type shop struct {
 	kafka  *kfake.Cluster
 	client *stream.Client
 	door   string
+	hook   config.Source
 }
 
 func newShop(t *testing.T) *shop {
@@ -70,12 +68,13 @@ func newShop(t *testing.T) *shop {
 	secret := filepath.Join(dir, "secret")
 	require.NoError(t, os.WriteFile(secret, []byte("hush"), 0o600))
 	cfg.Collector.Sources = append(cfg.Collector.Sources, config.Source{Name: "page", Kind: config.KindWebhook, Webhook: config.SourceWebhook{
-		Provider: config.ProviderGeneric, SecretFile: secret, Header: "X-Sig", Mapping: map[string]string{"event": "$.kind", "userId": "$.who", "properties.total": "= record.total + 0"},
+		Provider: config.ProviderGeneric, SecretFile: secret, Header: "X-Sig", IDHeader: "X-Id",
+		Mapping: map[string]string{"event": "$.kind", "userId": "$.who", "properties.total": "= record.total + 0"},
 	}})
 	cfg.Collector.Inlets = []config.Inlet{{Name: "till", Topic: till, Mapping: map[string]string{
 		"event": "'Order Completed'", "userId": "$.customer", "messageId": "$.receipt", "properties.total": "$.total",
 	}}}
-	s := &shop{t: t, set: cfg.Topics.Set(), kafka: k}
+	s := &shop{t: t, set: cfg.Topics.Set(), kafka: k, hook: cfg.Collector.Sources[len(cfg.Collector.Sources)-1]}
 	log := zap.NewNop()
 	s.client, err = stream.New(cfg.Kafka, log)
 	require.NoError(t, err)
@@ -185,7 +184,7 @@ func (s *shop) replay(f rejected.Filter, o rejected.RepairOptions, change ...fun
 	repair, err := rejected.NewRepair(o)
 	require.NoError(s.t, err)
 	var out bytes.Buffer
-	r := rejected.Replay{Client: s.client, Set: s.set, Repair: repair, Out: &out}
+	r := rejected.Replay{Client: s.client, Set: s.set, Repair: repair, Out: &out, Reader: func(string) (rejected.Reader, error) { return collector.NewHookReader(s.hook) }}
 	for _, c := range change {
 		c(&r)
 	}
@@ -322,36 +321,6 @@ func TestAnInterruptedReplayIsNotDone(t *testing.T) {
 	require.Len(t, s.settled("c-2", 0), 1)
 	report, _ = s.replay(rejected.Filter{}, fix)
 	require.Equal(t, rejected.Report{Before: 1}, report)
-}
-
-// What a webhook brought goes back as an event: as its reader had made it, else as the repair makes it.
-func TestARejectedWebhookGoesBackAsAnEvent(t *testing.T) {
-	s := newShop(t)
-	for _, body := range []string{`{"kind":"Paid","total":9.90}`, `{"kind":"Paid","who":"u-1","total":"x"}`} {
-		h := hmac.New(sha256.New, []byte("hush"))
-		_, err := h.Write([]byte(body))
-		require.NoError(t, err)
-		s.post("/v1/hooks/page", body, http.StatusOK, "X-Sig", hex.EncodeToString(h.Sum(nil)))
-	}
-	items := s.list(rejected.Filter{})
-	require.Len(t, items, 2)
-	read, raw := &items[0], &items[1]
-	if read.Reason == "expression_failed" {
-		read, raw = raw, read
-	}
-	report, said := s.replay(rejected.Filter{}, rejected.RepairOptions{})
-	require.Equal(t, rejected.Report{Faulty: 2}, report, said)
-	require.Contains(t, said, "repair it into an event, or have the provider send it again")
-
-	report, said = s.replay(rejected.Filter{Reasons: []string{read.Reason}}, rejected.RepairOptions{Set: []string{`userId="u-1"`}})
-	require.Equal(t, rejected.Report{Sent: 1}, report, said)
-	require.Contains(t, s.settled(read.Meta.MessageID, 0)[0], `"total":9.9`)
-	report, said = s.replay(rejected.Filter{Reasons: []string{raw.Reason}}, rejected.RepairOptions{
-		Set: []string{`type="track"`, `event=event.kind`, `userId=event.who`}, Remove: []string{"kind", "who", "total"},
-	})
-	require.Equal(t, rejected.Report{Sent: 1}, report, said)
-	require.Contains(t, s.settled(raw.Meta.MessageID, 0)[0], `"event":"Paid"`)
-	require.Empty(t, s.list(rejected.Filter{}), "neither is rejected again")
 }
 
 // A record that could not be read has the message id that its repaired text gives, so that its sender's repetition is
