@@ -41,7 +41,7 @@ func ParseTime(s string) (time.Time, bool) {
 	if !ok {
 		t, ok = parseText(s)
 	}
-	if !ok || t.Unix() < 0 || t.Year() > 9999 {
+	if !ok || t.Unix() < 0 || t.UTC().Year() > 9999 { // of UTC: behind an offset 9999 may be 10000, which is no RFC 3339
 		return time.Time{}, false
 	}
 	return t.UTC().Truncate(time.Millisecond), true

@@ -29,6 +29,7 @@ func records(t *testing.T, brokers []string) {
 	t.Run("topics", func(t *testing.T) { testTopics(t, brokers) })
 	t.Run("round trip", func(t *testing.T) { testRoundTrip(t, brokers) })
 	t.Run("large", func(t *testing.T) { testLarge(t, brokers) })
+	t.Run("encoded", func(t *testing.T) { testEncoded(t, brokers) })
 	t.Run("codecs", func(t *testing.T) { testCodecs(t, brokers) })
 	t.Run("aborted", func(t *testing.T) { testAborted(t, brokers) })
 	t.Run("bounds", func(t *testing.T) { testBounds(t, brokers) })

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"testing"
 	"time"
@@ -9,8 +10,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"pgregory.net/rapid"
+
+	"github.com/weft-cdp/weft/pkg/topic"
 )
 
 // What AppendEncoded writes comes out of a batch as it went in, in whatever portions it was added.
@@ -94,4 +98,69 @@ func TestProduceEncoded(t *testing.T) {
 	e.Reset()
 	require.Zero(t, e.Len())
 	require.NoError(t, c.ProduceEncoded(ctx, n, 0, &e, 0), "nothing to do")
+}
+
+// testEncoded is what a broker must do with records that were encoded before it was there: their offset deltas are longer
+// varints than they need to be, which no other producer writes.
+func testEncoded(t *testing.T, brokers []string) {
+	c, ctx := client(t, brokers), testContext(t)
+	n := newTopic(t, c, "encoded", 1)
+	var e Encoded
+	add := func(recs []Record) []Record {
+		for i := range recs {
+			require.NoError(t, e.Add(AppendEncoded(nil, &recs[i])))
+		}
+		return recs
+	}
+	// Every form of a record, a batch that is compressed, and several requests; between others, in one lane.
+	want := text("before", 3)
+	require.NoError(t, c.Produce(ctx, n, 0, want))
+	want = append(want, add([]Record{
+		{Key: []byte("k"), Value: []byte("v"), Headers: []topic.Header{{Key: "a", Value: []byte("1")}, {Key: "a", Value: []byte("2")}}},
+		{Key: []byte("tombstone")}, {Value: []byte("no key"), Headers: []topic.Header{{Key: "null"}, {Key: "empty", Value: []byte{}}}}, {}, {Key: []byte{}, Value: []byte{}},
+	})...)
+	want = append(want, add(text("compressed", 2000))...)
+	noise := incompressible(2_500_000)
+	for i := range 250 {
+		want = append(want, add([]Record{{Key: fmt.Append(nil, i), Value: noise[i*10_000:][:10_000]}})...)
+	}
+	require.NoError(t, c.ProduceEncoded(ctx, n, 0, &e, 0))
+	require.NoError(t, c.ProduceEncoded(ctx, n, 0, &e, e.Len()), "nothing is left of it")
+	behind := text("behind", 3)
+	require.NoError(t, c.Produce(ctx, n, 0, behind))
+	want = append(want, behind...)
+
+	got := readAll(t, c, n, 0, 0, end(t, c, n))
+	require.Len(t, got, len(want))
+	for i := range want {
+		require.Equal(t, int64(i), got[i].Offset)
+		require.True(t, bytes.Equal(want[i].Key, got[i].Key) && (want[i].Key == nil) == (got[i].Key == nil), "key of %d", i)
+		require.True(t, bytes.Equal(want[i].Value, got[i].Value) && (want[i].Value == nil) == (got[i].Value == nil), "value of %d", i)
+		require.Equal(t, want[i].Headers, got[i].Headers, i)
+	}
+
+	// Others read it.
+	k := foreign(t, brokers, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{n: {0: kgo.NewOffset().At(0)}}))
+	var theirs []*kgo.Record
+	for len(theirs) < len(want) {
+		fs := k.PollFetches(ctx)
+		require.NoError(t, fs.Err0())
+		theirs = append(theirs, fs.Records()...)
+	}
+	for i := range want {
+		require.Equal(t, int64(i), theirs[i].Offset)
+		require.True(t, bytes.Equal(want[i].Value, theirs[i].Value), "value of %d", i)
+	}
+
+	// One that is too large is named by its place in all of them, and it goes on behind it.
+	e.Reset()
+	first := end(t, c, n)
+	add(text("x", 5))
+	add([]Record{{Value: incompressible(2 * maxMessageBytes)}})
+	add(text("y", 5))
+	var at *RecordError
+	require.ErrorAs(t, c.ProduceEncoded(ctx, n, 0, &e, 2), &at)
+	require.Equal(t, 5, at.Index)
+	require.NoError(t, c.ProduceEncoded(ctx, n, 0, &e, at.Index+1))
+	require.Equal(t, append(values(text("x", 5))[2:], values(text("y", 5))...), values(readAll(t, c, n, 0, first, end(t, c, n))))
 }
