@@ -34,7 +34,7 @@ type fragileFile struct {
 	written, synced int64
 }
 
-func (d *fragile) create(path string) (file, error) {
+func (d *fragile) create(path string) (File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.left <= 0 {
@@ -92,7 +92,7 @@ func TestNothingAcknowledgedIsLostInCrashes(t *testing.T) {
 		n := 0
 		for life := range rapid.IntRange(1, 4).Draw(t, "lives") {
 			disk := &fragile{left: rapid.IntRange(0, 6000).Draw(t, "bytes")}
-			opt.create = disk.create
+			opt.Create = disk.create
 			s, err := Open(opt)
 			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(context.Background())
@@ -134,7 +134,7 @@ func TestNothingAcknowledgedIsLostInCrashes(t *testing.T) {
 			}
 		}
 		k.set(false)
-		opt.create = nil
+		opt.Create = nil
 		s, err := Open(opt)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(context.Background())

@@ -28,14 +28,14 @@ const (
 // castagnoli is the polynomial of the checksum, which processors compute by themselves.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli) //nolint:gochecknoglobals // a constant
 
-// file is what a segment is written to.
-type file interface {
+// File is what a segment is written to.
+type File interface {
 	io.WriteCloser
 	Sync() error
 	Truncate(size int64) error
 }
 
-func createFile(path string) (file, error) {
+func createFile(path string) (File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // the operator's own
 	if err != nil {
 		return nil, err

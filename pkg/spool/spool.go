@@ -77,7 +77,7 @@ type Producer interface {
 	ProduceEncoded(ctx context.Context, topicName string, partition int, e *stream.Encoded, from int) error
 }
 
-// Options is what a spool is made of. All but Metrics, Refused and Now are required.
+// Options is what a spool is made of. All but Metrics, Refused, Now and Create are required.
 type Options struct {
 	Dir        string // its own; see OpenFree
 	MaxBytes   int64
@@ -92,8 +92,10 @@ type Options struct {
 	Metrics prometheus.Registerer
 	Now     func() time.Time
 
-	create     func(path string) (file, error) // of a segment; tests break it
-	adoptEvery time.Duration                   // tests do not wait that long
+	// Create makes the file of a segment; nil: on the disk. Tests put one in that breaks, or loses what was not synced.
+	Create func(path string) (File, error)
+
+	adoptEvery time.Duration // tests do not wait that long
 }
 
 // Spool is one directory in use. It is safe for concurrent use. Make it with Open, end it with Close.
@@ -118,7 +120,7 @@ type Spool struct {
 	turning chan struct{} // closed when the lanes that turn are decided
 
 	segments []*segment // the oldest first; the last may be active
-	active   file       // of the last segment; nil: the next write begins one
+	active   File       // of the last segment; nil: the next write begins one
 	next     uint64     // number of the next segment
 	broken   time.Time  // no write is tried before
 	cause    error      // why
@@ -200,8 +202,8 @@ func Open(opt Options) (*Spool, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	if opt.create == nil {
-		opt.create = createFile
+	if opt.Create == nil {
+		opt.Create = createFile
 	}
 	if opt.adoptEvery == 0 {
 		opt.adoptEvery = adoptEvery

@@ -232,20 +232,20 @@ func TestRegistrationIsRepeated(t *testing.T) {
 
 // breaking is a file that fails.
 type breaking struct {
-	file
+	File
 	write, sync func() error
 	after       int // bytes that are written before write fails
 }
 
 func (b breaking) Write(p []byte) (int, error) {
 	if err := b.write(); err != nil {
-		n, _ := b.file.Write(p[:min(b.after, len(p))])
+		n, _ := b.File.Write(p[:min(b.after, len(p))])
 		return n, err
 	}
-	return b.file.Write(p)
+	return b.File.Write(p)
 }
 
-func (b breaking) Sync() error { return errors.Join(b.sync(), b.file.Sync()) }
+func (b breaking) Sync() error { return errors.Join(b.sync(), b.File.Sync()) }
 
 func TestBrokenDiskRefuses(t *testing.T) {
 	for name, fails := range map[string]func(*breaking, func() error){
@@ -263,13 +263,13 @@ func TestBrokenDiskRefuses(t *testing.T) {
 				}
 				return nil
 			}
-			e.opt.create = func(path string) (file, error) {
+			e.opt.Create = func(path string) (File, error) {
 				if err := fault(); err != nil && fails == nil {
 					return nil, err
 				}
 				f, err := createFile(path)
 				none := func() error { return nil }
-				b := &breaking{file: f, write: none, sync: none}
+				b := &breaking{File: f, write: none, sync: none}
 				if fails != nil {
 					fails(b, fault)
 				}

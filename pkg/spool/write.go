@@ -199,7 +199,7 @@ func (s *Spool) failed(what string, err error) error {
 }
 
 // segment is the one to write to.
-func (s *Spool) segment() (*segment, file, error) {
+func (s *Spool) segment() (*segment, File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.active != nil {
@@ -213,7 +213,7 @@ func (s *Spool) segment() (*segment, file, error) {
 		}
 	}
 	g := &segment{number: s.next, path: segmentPath(s.opt.Dir, s.next)}
-	f, err := s.opt.create(g.path)
+	f, err := s.opt.Create(g.path)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -40,7 +40,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
-// Deps is what the collector stands on. All but Store and Listen are required.
+// Deps is what the collector stands on. All but Store, Listen and SpoolFile are required.
 type Deps struct {
 	Stream  *stream.Client
 	Store   *store.Client // nil: no spool
@@ -49,6 +49,8 @@ type Deps struct {
 	Now     func() time.Time
 	// Listen binds the HTTP door's address; nil: net.Listen. For networks inside a process.
 	Listen func(network, address string) (net.Listener, error)
+	// SpoolFile makes the files of the spool; nil: on the disk. For disks that a test has go down with the process.
+	SpoolFile func(path string) (spool.File, error)
 }
 
 // sender hands over records and returns nil only when all in-sync replicas have all of them. Keys and values

@@ -36,7 +36,7 @@ func openSpool(cfg config.Config, deps Deps, reg *registry.Registry) (*spool.Spo
 		return nil, nil
 	}
 	opt := SpoolOptions(cfg, reg, deps.Stream, deps.Log.Named("spool"))
-	opt.Metrics = deps.Metrics
+	opt.Metrics, opt.Create = deps.Metrics, deps.SpoolFile
 	s, err := spool.OpenFree(opt)
 	if err != nil {
 		return nil, fmt.Errorf("collector.spool_dir: %w", err)

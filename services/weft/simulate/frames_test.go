@@ -33,6 +33,7 @@ const (
 	inserts  class = "insert"  // ClickHouse
 	sends    class = "send"    // a message to its channel
 	asks     class = "ask"     // a source's request to the HTTP door
+	disks    class = "disk"    // a step of the spool's disk
 )
 
 // framing takes a byte stream apart.

@@ -57,6 +57,37 @@ func mutations() []mutation {
 			shapes: "inlet",
 		},
 		{
+			name: "fence-ignores-the-spools", breaks: "no timer fires while a door has acknowledged what is not in Kafka",
+			edits:  []edit{{"pkg/keyed/spools.go", "		if len(open) > 0 {\n", "		if len(open) > 0 && len(told) > 0 {\n"}},
+			shapes: "spool",
+		},
+		{
+			name: "registered-behind-the-write", breaks: "the fence is told before the first acknowledgement from the disk",
+			edits: []edit{{
+				"pkg/spool/write.go", "		err := s.register(ctx)\n		if err == nil {\n			err = s.append(buf)\n		}\n		s.answer(items, err)\n",
+				"		err := s.append(buf)\n		s.answer(items, err)\n		if err == nil {\n			_ = s.register(ctx)\n		}\n",
+			}},
+			shapes: "spool",
+		},
+		{
+			name: "spool-acks-before-fsync", breaks: "a disk has synced what it is acknowledged for",
+			edits: []edit{{
+				"pkg/spool/write.go", "	if err == nil {\n		err = f.Sync()\n	}\n	s.mu.Lock()\n	defer s.mu.Unlock()\n	if err == nil {\n",
+				"	if err == nil {\n		defer func() { _ = f.Sync() }()\n	}\n	s.mu.Lock()\n	defer s.mu.Unlock()\n	if err == nil {\n",
+			}},
+			shapes: "spool",
+		},
+		{
+			name: "drain-forgets", breaks: "what Kafka has not taken stays in the spool",
+			edits:  []edit{{"pkg/spool/drain.go", "			if err != nil {\n				p.left[lane] = true\n", "			if err != nil && lane < 0 {\n				p.left[lane] = true\n"}},
+			shapes: "spool",
+		},
+		{
+			name: "spool-not-read-again", breaks: "a process counts what an earlier one has left",
+			edits:  []edit{{"pkg/spool/recover.go", "error { return s.count(parts) })", "error { return nil })"}},
+			shapes: "spool",
+		},
+		{
 			name: "no-revision-check", breaks: "a script is accepted only if every state is as it was read",
 			edits:  []edit{{"pkg/keyed/commit.lua", "if redis.call('GETRANGE', KEYS[5 + s], 1, 8) ~= ARGV[first + 4 * s - 3] then", "if false then"}},
 			shapes: "merge,zombie",

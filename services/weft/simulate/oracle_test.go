@@ -186,6 +186,8 @@ func (w *world) readStored(f *findings) error {
 		case e.poison && w.knocks(), !acked || there:
 		case e.inlet && w.knocks():
 			f.miss("event %s is in the inbox and not on events.collected", e.id)
+		case w.spools():
+			f.miss("event %s was acknowledged, and no spool has been drained of it yet", e.id)
 		default:
 			f.bad("event %s was acknowledged and is not on events.collected", e.id)
 		}
@@ -362,7 +364,9 @@ func (w *world) checkRejected(f *findings, _ *expected) error {
 		}
 	}
 	for id, acked := range poison {
-		if acked && atDoor[id] == 0 {
+		if acked && atDoor[id] == 0 && w.spools() {
+			f.miss("event %s was acknowledged, and no spool has been drained of it yet", id)
+		} else if acked && atDoor[id] == 0 {
 			f.bad("event %s was acknowledged and is not on events.rejected", id)
 		}
 	}

@@ -55,6 +55,7 @@ type shape struct {
 	services   []string
 	slow       bool          // one partition of everything is slow
 	skew       time.Duration // by how much clocks are wrong, at most; 0: they agree
+	outages    int           // times in which Kafka takes nothing from the doors; collectors have a spool then
 }
 
 // has says whether a service runs in schedules of this shape.
@@ -116,6 +117,10 @@ func (w *world) judge(p *process, m *message, n string) verdict {
 		return v
 	}
 	if !w.troubled() || p.safe {
+		return v
+	}
+	if w.away(p, m) {
+		v.fault = cutBefore
 		return v
 	}
 	if w.shape.slow && (strings.HasSuffix(m.label, "/0") || strings.HasSuffix(m.label, ":0}")) {

@@ -51,6 +51,7 @@ type process struct {
 	mu     sync.Mutex
 	links  map[connection]bool
 	gate   *gate // where it is called; nil: it is not yet, or never
+	disk   *disk // of its spool; nil: it has none
 	counts map[string]int
 	ended  bool
 	thaw   chan struct{} // closed when it goes on; nil: it is not frozen
@@ -126,7 +127,7 @@ func (p *process) crash() {
 		return
 	}
 	p.ended = true
-	links := p.links
+	links, disk := p.links, p.disk
 	p.links = map[connection]bool{}
 	if p.thaw != nil {
 		close(p.thaw)
@@ -136,6 +137,7 @@ func (p *process) crash() {
 	for l := range links {
 		l.lose()
 	}
+	disk.goesDown()
 	p.cancel()
 }
 
@@ -300,7 +302,11 @@ func (p *process) make(cfg config.Config, c clients) (runner, error) {
 	log := p.w.log
 	switch p.service {
 	case collect:
-		return collector.New(cfg, collector.Deps{Stream: c.stream, Log: log, Metrics: prometheus.NewRegistry(), Now: p.now, Listen: p.listen})
+		deps := collector.Deps{Stream: c.stream, Log: log, Metrics: prometheus.NewRegistry(), Now: p.now, Listen: p.listen}
+		if p.w.spools() {
+			deps.Store, deps.SpoolFile = c.store, p.insert().create
+		}
+		return collector.New(cfg, deps)
 	case stitch:
 		return stitcher.New(cfg, stitcher.Deps{Stream: c.stream, Store: c.store, Log: log, Now: p.now})
 	case build:

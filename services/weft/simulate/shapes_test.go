@@ -77,6 +77,15 @@ func shapes() []*shape {
 		idles:    {freezeAfter: 400, crashBefore: 100},
 		asks:     {slow: 10_000, cutAfter: 10_000},
 	}
+	spooled := duel
+	spooled.doubles, spooled.poison = 2, 1
+	spooling := map[class]chance{ // beside the outages
+		disks:    {crashBefore: 20_000, crashAfter: 20_000, cutBefore: 10_000, slow: 10_000},
+		produces: {slow: 20_000, timedOut: 10_000, cutAfter: 10_000, late: 10_000, crashBefore: 5_000, crashAfter: 5_000, crashLate: 5_000},
+		writes:   {crashBefore: 5_000, crashAfter: 5_000, crashLate: 5_000, cutAfter: 10_000, late: 10_000, slow: 5_000},
+		reads:    {cutAfter: 5_000},
+		asks:     {crashBefore: 10_000, crashAfter: 20_000, cutAfter: 30_000, late: 20_000, slow: 10_000},
+	}
 	three := []string{stitch, build, activate}
 	all := []string{stitch, build, activate, write}
 	whole := []string{collect, stitch, build, activate, write}
@@ -102,6 +111,7 @@ func shapes() []*shape {
 		{name: "merge", services: three, owners: 2, load: merging, trouble: 14 * time.Second, batch: 3, faults: everything},
 		{name: "door", services: []string{collect, stitch, write}, owners: 2, load: some, trouble: 14 * time.Second, batch: 5, rebalances: 2, faults: knocking},
 		{name: "inlet", services: []string{collect, stitch, activate}, owners: 2, load: tills, trouble: 14 * time.Second, batch: 3, rebalances: 2, faults: moving},
+		{name: "spool", services: []string{collect, stitch, activate}, owners: 2, load: spooled, trouble: 14 * time.Second, batch: 3, rebalances: 2, outages: 3, faults: spooling},
 		{name: "clocks", services: whole, owners: 2, load: some, trouble: 14 * time.Second, batch: 5, skew: 2 * time.Second, faults: map[class]chance{
 			writes: {crashAfter: 2_000, freezeAfter: 2_000, slow: 10_000}, produces: {crashAfter: 2_000, freezeBefore: 2_000, slow: 10_000}, asks: {cutAfter: 20_000},
 		}},

@@ -37,6 +37,7 @@ const defaultSeeds = 2
 // files are what processes read from the disk. No schedule changes them.
 type files struct {
 	identity, unsubscribe, journeys string
+	spools                          string // the disk that collectors share
 	rules                           *identity.Rules
 }
 
@@ -58,7 +59,7 @@ func newFiles(t testing.TB) files {
 	dir := t.TempDir()
 	f := files{
 		identity: filepath.Join(dir, "identity.key"), unsubscribe: filepath.Join(dir, "unsubscribe.key"),
-		journeys: filepath.Join(dir, "journeys"),
+		journeys: filepath.Join(dir, "journeys"), spools: filepath.Join(dir, "spools"),
 	}
 	// Keys are fixed: profile ids are made with them, and a seed must mean the same in every run.
 	require.NoError(t, os.WriteFile(f.identity, []byte(strings.Repeat("5a", identity.KeyBytes)), 0o600))
@@ -104,7 +105,7 @@ func playOr(t *testing.T, s *shape, seed uint64, f files, stuck func()) (r resul
 		panic("virtual time stands still: " + again(s, seed))
 	})
 	defer hang.Stop()
-	if s.config > 0 { // no schedule sees the files of another
+	if s.config > 0 || s.outages > 0 { // no schedule sees the files of another
 		f = newFiles(t)
 	}
 	synctest.Test(t, func(t *testing.T) {

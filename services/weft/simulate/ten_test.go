@@ -25,6 +25,7 @@ type directed struct {
 	acts     func(w *world) []*sentEvent
 	script   func(w *world) func(p *process, m *message, v *verdict)
 	faults   int                  // how many must have befallen the schedule, at least
+	spool    bool                 // collectors have one
 	check    func(w *world) error // beside the oracle
 }
 

@@ -140,6 +140,7 @@ func (w *world) config(p *process) config.Config {
 	c.Identity.KeyFile = w.files.identity
 	c.Collector.UnsubscribeSecret = w.files.unsubscribe
 	c.Collector.Sources, c.Collector.ProduceTimeout, c.Collector.DrainDelay = sources, produceTimeout, 0
+	c.Collector.SpoolDir, c.Collector.SpoolAfter, c.Collector.SpoolMaxBytes = w.files.spools, spoolAfter, spoolBytes
 	c.Activator.Journeys = w.files.journeys
 	c.Activator.FencePoll = 50 * time.Millisecond
 	batch := 500
