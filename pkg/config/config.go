@@ -84,6 +84,7 @@ type Topics struct {
 type Identity struct {
 	KeyFile       string `yaml:"key_file" doc:"Secret of 32 bytes (hex) that identifier hashes are keyed with; made at the first start, in data_dir unless set. Every service needs the same file."`
 	DefaultRegion string `yaml:"default_region" doc:"ISO country whose phone numbers may stand without +country, such as PL; empty: such numbers are taken as they stand."`
+	RulesFile     string `yaml:"rules_file" doc:"YAML file of identifier types: where they stand in events, how they are written, and how far they may join people (docs/identity.md). Every service needs the same file. Empty: the shipped rules, schemas/identity/rules.yaml."`
 }
 
 // Collector is the doors.

@@ -15,6 +15,12 @@ const KeyBytes = 32
 // keyField is the field, among the facts of a deployment, that holds the fingerprint of its key.
 const keyField = "identity_key"
 
+// typeField, and the name of a type behind it, is the field that holds the type's rank and scope.
+const typeField = "identity_type:"
+
+// ErrOtherTypes means that a type of identifier has another rank or scope than when the deployment was started.
+var ErrOtherTypes = errors.New("the identity rules would give people other ids than they have")
+
 // ErrOtherKey means that the deployment's identifiers were hashed with another key than the one at hand.
 var ErrOtherKey = errors.New("the identity key is not the one this deployment was started with")
 
@@ -28,7 +34,10 @@ type Facts interface {
 // deployment; the first service to come writes it. ErrOtherKey: refuse to start, since another key makes
 // other nodes of the same people. Any other error is transient.
 func CheckKey(ctx context.Context, facts Facts, deployment string, key []byte) error {
-	mine := Fingerprint(key)
+	return checkFingerprint(ctx, facts, deployment, Fingerprint(key))
+}
+
+func checkFingerprint(ctx context.Context, facts Facts, deployment, mine string) error {
 	got, err := facts.Fact(ctx, deployment, keyField, mine)
 	if err != nil {
 		return fmt.Errorf("check the identity key: %w", err)
@@ -39,11 +48,32 @@ func CheckKey(ctx context.Context, facts Facts, deployment string, key []byte) e
 	return nil
 }
 
-// KeyCheck is CheckKey for a stage to ask at its start: another key is an error that wraps fatal too.
-func KeyCheck(facts Facts, deployment string, key []byte, fatal error) func(context.Context) error {
+// CheckTypes compares rank and scope of each type of the rules with those of the deployment; the first service to come
+// with a type writes them. ErrOtherTypes: refuse to start, since the same people would have other ids. Any other error is
+// transient.
+func CheckTypes(ctx context.Context, facts Facts, deployment string, r *Rules) error {
+	for _, t := range r.types {
+		mine := fmt.Sprintf("rank %#x %s", t.Rank, t.Scope)
+		got, err := facts.Fact(ctx, deployment, typeField+t.Name, mine)
+		if err != nil {
+			return fmt.Errorf("check the identity rules: %w", err)
+		}
+		if got != mine {
+			return fmt.Errorf("%w: type %s has %s, the deployment's %s; give it back what it had, or move to a new deployment with 'weft rebuild' (see docs/identity.md)",
+				ErrOtherTypes, t.Name, mine, got)
+		}
+	}
+	return nil
+}
+
+// Admit is CheckKey and CheckTypes for a stage to ask at its start: what must not start is an error that wraps fatal too.
+func Admit(facts Facts, deployment string, r *Rules, fatal error) func(context.Context) error {
 	return func(ctx context.Context) error {
-		err := CheckKey(ctx, facts, deployment, key)
-		if errors.Is(err, ErrOtherKey) {
+		err := checkFingerprint(ctx, facts, deployment, r.fingerprint)
+		if err == nil {
+			err = CheckTypes(ctx, facts, deployment, r)
+		}
+		if errors.Is(err, ErrOtherKey) || errors.Is(err, ErrOtherTypes) {
 			return fmt.Errorf("%w: %w", fatal, err)
 		}
 		return err

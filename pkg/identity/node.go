@@ -11,28 +11,38 @@ import (
 // Comparing the bytes, or the text, is the fixed order of nodes.
 type Node [16]byte
 
-// Identifier types that this package ranks; the others stand in package event.
+// Types of nodes that no event can name.
 const (
-	// TypeEvent is the type of a profile known by nothing but one event: its source and message id. No event
-	// can carry an identifier of this type.
+	// TypeEvent is the type of a profile known by nothing but one event: its source and message id.
 	TypeEvent = "event"
+	// TypeDeviceSlice is the type of a profile known by nothing but a device that several people use, and a time on it.
+	TypeDeviceSlice = "device_slice"
 )
 
-// Ranks: the first byte of a node. The order is fixed for a deployment's life, so these numbers, and what
-// rankOf makes of a type, must never change. The gaps are room for types that may earn a rank of their own.
+// reservedTypes are names that no type of a rules file, and no identifier of an event, may have: those above, and what
+// the profile API calls a profile id.
+func reservedTypes() []string { return []string{TypeEvent, TypeDeviceSlice, "profile"} }
+
+func reserved(typ string) bool { return typ == TypeEvent || typ == TypeDeviceSlice || typ == "profile" }
+
+// Ranks: the first byte of a node. A rules file gives each type its own, up to maxRank; these are not for it to give. The
+// order is fixed for a deployment's life, so they must never change.
 const (
-	rankUserID      = 0x10
-	rankEmail       = 0x20
-	rankPhone       = 0x30
-	rankOther       = 0x40
-	rankAnonymousID = 0xe0
+	rankOther       = 0x40 // all types that the rules do not list
+	maxRank         = 0xef
 	rankEvent       = 0xf0
+	rankDeviceSlice = 0xf1
 )
 
-// otherPrefix is how many bytes of the name of a type without a rank of its own stand behind the rank, so
+// otherPrefix is how many bytes of the name of a type that the rules do not list stand behind the rank, so
 // that such types are ordered alphabetically by them without a list that could change. 90 bits of hash
 // remain: at a thousand million identifiers of one type two are alike with a chance below 10^-9.
 const otherPrefix = 3
+
+// brandBytes is how many bytes of a hash of the brand stand behind the rank of a type whose scope is the brand, so that
+// limits can be counted for each brand from nodes alone. Of a hundred brands two have the same with a chance of 1 in 13:
+// these share their limits then, but no nodes, since all of the brand is hashed into these.
+const brandBytes = 2
 
 // String is the UUID text, lower case.
 func (n Node) String() string {

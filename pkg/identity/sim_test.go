@@ -367,7 +367,7 @@ func simIdentifiers() []Identifier {
 	var ids []Identifier
 	for _, typ := range []string{event.UserID, event.Email, "loyalty_id", event.AnonymousID} {
 		for i := range 3 {
-			id, why := rules.Identify(event.Identifier{Type: typ, Value: fmt.Sprintf("v%d", i)})
+			id, why := rules.Identify(event.Identifier{Type: typ, Value: fmt.Sprintf("v%d@sim.example", i)})
 			if why != "" {
 				panic(why)
 			}

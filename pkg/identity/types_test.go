@@ -34,7 +34,7 @@ func TestTypeOfIsNeverNil(t *testing.T) {
 		require.NotNil(t, r.TypeOf(Node{byte(rank)}), "rank %#x", rank)
 	}
 	require.Equal(t, Limit{Values: 5}, r.TypeOf(Node{rankOther}).Limit, "types that are not configured share one")
-	require.Equal(t, Limit{Values: 1}, r.TypeOf(Node{rankUserID}).Limit)
-	require.Less(t, r.TypeOf(Node{rankUserID}).Priority, r.TypeOf(Node{rankEmail}).Priority)
-	require.Less(t, r.TypeOf(Node{rankAnonymousID}).Priority, r.TypeOf(Node{rankOther}).Priority)
+	require.Equal(t, Limit{Values: 1}, r.TypeOf(Node{0x10}).Limit)
+	require.Less(t, r.TypeOf(Node{0x10}).Priority, r.TypeOf(Node{0x20}).Priority)
+	require.Less(t, r.TypeOf(Node{0xe0}).Priority, r.TypeOf(Node{rankOther}).Priority)
 }

@@ -40,7 +40,7 @@ func conformGraph(t *testing.T, st *store.Client, prefix string) {
 	var all []identity.Identifier
 	for i := range 120 {
 		typ := []string{event.UserID, event.Email, event.AnonymousID}[i%3]
-		id, why := rules.Identify(event.Identifier{Type: typ, Value: fmt.Sprint("v", i)})
+		id, why := rules.Identify(event.Identifier{Type: typ, Value: fmt.Sprintf("v%d@x.pl", i)})
 		require.Empty(t, why)
 		all = append(all, id)
 	}

@@ -29,13 +29,9 @@ func newRebuild(ctx context.Context, cfg config.Config, deps Deps, opt keyed.Reb
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	key, err := config.LoadOrCreateSecret(cfg.Identity.KeyFile)
+	rules, err := loadRules(cfg.Identity)
 	if err != nil {
-		return nil, fmt.Errorf("identity.key_file: %w", err)
-	}
-	rules, err := identity.NewRules(key, identity.Options{DefaultRegion: cfg.Identity.DefaultRegion})
-	if err != nil {
-		return nil, fmt.Errorf("identity: %w", err)
+		return nil, err
 	}
 	m, err := newMetrics(nil)
 	if err != nil {
@@ -57,7 +53,7 @@ func newRebuild(ctx context.Context, cfg config.Config, deps Deps, opt keyed.Reb
 	}
 	return keyed.NewPlan(keyed.Options{
 		Stage: topic.StageStitcher, Input: topics.EventsCollected(), Topics: topics, BatchRecords: cfg.Stitcher.BatchRecords,
-		Admit: identity.KeyCheck(deps.Store, keyed.DeploymentKey(topics), key, stream.ErrStop),
+		Admit: identity.Admit(deps.Store, keyed.DeploymentKey(topics), rules, stream.ErrStop),
 	}, p, keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Now: deps.Now})
 }
 

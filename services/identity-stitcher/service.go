@@ -14,7 +14,7 @@
 // default). It is judged only where the record has no source position, that is for the HTTP door: records
 // of Kafka inlets carry positions, by which package keyed drops what is not new.
 //
-// A record whose identifiers are all void (see identity.DefaultBlocked) is not lost: it becomes a profile
+// A record whose identifiers are all void (see blocked in schemas/identity/rules.yaml) is not lost: it becomes a profile
 // of its own, whose id is made of its source and message id.
 package stitcher
 
@@ -58,13 +58,9 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	if cfg.Stitcher.DuplicateWindow <= 0 {
 		return nil, fmt.Errorf("stitcher.duplicate_window: %s is not above 0", cfg.Stitcher.DuplicateWindow)
 	}
-	key, err := config.LoadOrCreateSecret(cfg.Identity.KeyFile)
+	rules, err := loadRules(cfg.Identity)
 	if err != nil {
-		return nil, fmt.Errorf("identity.key_file: %w", err)
-	}
-	rules, err := identity.NewRules(key, identity.Options{DefaultRegion: cfg.Identity.DefaultRegion})
-	if err != nil {
-		return nil, fmt.Errorf("identity: %w", err)
+		return nil, err
 	}
 	m, err := newMetrics(deps.Metrics)
 	if err != nil {
@@ -86,12 +82,29 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 		Input:        topics.EventsCollected(),
 		Topics:       topics,
 		BatchRecords: cfg.Stitcher.BatchRecords,
-		Admit:        identity.KeyCheck(deps.Store, keyed.DeploymentKey(topics), key, stream.ErrStop),
+		Admit:        identity.Admit(deps.Store, keyed.DeploymentKey(topics), rules, stream.ErrStop),
 	}, p, keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Metrics: deps.Metrics, Now: deps.Now})
 	if err != nil {
 		return nil, fmt.Errorf("identity-stitcher: %w", err)
 	}
 	return &Service{stage: stage}, nil
+}
+
+// loadRules reads the identity key (made if there is none) and the rules file.
+func loadRules(cfg config.Identity) (*identity.Rules, error) {
+	key, err := config.LoadOrCreateSecret(cfg.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("identity.key_file: %w", err)
+	}
+	text, err := cfg.Rules()
+	if err != nil {
+		return nil, err
+	}
+	rules, err := identity.NewRules(key, identity.Options{DefaultRegion: cfg.DefaultRegion, File: cfg.RulesFile, Text: text})
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	return rules, nil
 }
 
 // Run works until ctx ends, and then returns nil, or until an error that a person must look at, such as

@@ -85,13 +85,9 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("builder.audiences_file: %w", err)
 	}
-	key, err := config.LoadOrCreateSecret(cfg.Identity.KeyFile)
+	rules, err := loadRules(cfg.Identity)
 	if err != nil {
-		return nil, fmt.Errorf("identity.key_file: %w", err)
-	}
-	rules, err := identity.NewRules(key, identity.Options{DefaultRegion: cfg.Identity.DefaultRegion})
-	if err != nil {
-		return nil, fmt.Errorf("identity: %w", err)
+		return nil, err
 	}
 	m, err := newMetrics(deps.Metrics)
 	if err != nil {
@@ -102,7 +98,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	stage, err := keyed.NewFold(keyed.Options{
 		Stage: topic.StageBuilder, Input: topics.EventsIdentified(), Topics: topics,
 		// The API finds people by their identifiers' hashes: another key would find nobody.
-		Admit:        identity.KeyCheck(deps.Store, keyed.DeploymentKey(topics), key, stream.ErrStop),
+		Admit:        identity.Admit(deps.Store, keyed.DeploymentKey(topics), rules, stream.ErrStop),
 		BatchRecords: cfg.Builder.BatchRecords, StateVersion: profile.StateVersion,
 	}, f, keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Metrics: deps.Metrics, Now: deps.Now})
 	if err != nil {
@@ -112,6 +108,23 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 		cfg: cfg, log: deps.Log, bind: deps.Listen, stage: stage,
 		api: newAPI(cfg.Builder.AccessKeys, rules, &profiles{store: deps.Store, topics: topics, ends: newEnds(deps.Stream, topics.EventsIdentified())}, m, deps.Log),
 	}, nil
+}
+
+// loadRules reads the identity key (made if there is none) and the rules file.
+func loadRules(cfg config.Identity) (*identity.Rules, error) {
+	key, err := config.LoadOrCreateSecret(cfg.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("identity.key_file: %w", err)
+	}
+	text, err := cfg.Rules()
+	if err != nil {
+		return nil, err
+	}
+	rules, err := identity.NewRules(key, identity.Options{DefaultRegion: cfg.DefaultRegion, File: cfg.RulesFile, Text: text})
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	return rules, nil
 }
 
 // loadAudiences reads the file, or the shipped example if none is named.

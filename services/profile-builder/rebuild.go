@@ -38,9 +38,9 @@ func newRebuild(cfg config.Config, deps Deps, from topic.Set) (*keyed.Stage, err
 	if err != nil {
 		return nil, fmt.Errorf("builder.audiences_file: %w", err)
 	}
-	key, err := config.LoadOrCreateSecret(cfg.Identity.KeyFile)
+	rules, err := loadRules(cfg.Identity)
 	if err != nil {
-		return nil, fmt.Errorf("identity.key_file: %w", err)
+		return nil, err
 	}
 	m, err := newMetrics(deps.Metrics)
 	if err != nil {
@@ -53,7 +53,7 @@ func newRebuild(cfg config.Config, deps Deps, from topic.Set) (*keyed.Stage, err
 	}
 	return keyed.NewFold(keyed.Options{
 		Stage: topic.StageBuilder, Input: topics.EventsIdentified(), Topics: topics,
-		Admit:        identity.KeyCheck(deps.Store, keyed.DeploymentKey(topics), key, stream.ErrStop),
+		Admit:        identity.Admit(deps.Store, keyed.DeploymentKey(topics), rules, stream.ErrStop),
 		BatchRecords: cfg.Builder.BatchRecords, StateVersion: profile.StateVersion,
 	}, f, keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Metrics: deps.Metrics, Now: deps.Now})
 }

@@ -1,0 +1,21 @@
+package config
+
+import (
+	"fmt"
+	"os"
+)
+
+// Rules is the text of the rules file; nil: none is configured, so that the shipped rules hold.
+func (id Identity) Rules() ([]byte, error) {
+	if id.RulesFile == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(id.RulesFile) //nolint:gosec // the path is the operator's configuration
+	if err != nil {
+		return nil, fmt.Errorf("identity.rules_file: %w", err)
+	}
+	if text == nil {
+		text = []byte{} // an empty file is no missing one: it is a fault
+	}
+	return text, nil
+}
