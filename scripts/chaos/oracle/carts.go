@@ -20,7 +20,7 @@ type cart struct {
 	visitor *demo.Visitor
 	begun   time.Time // its first line, by its visitor
 	bought  time.Time // when the order, and all that links it to the cart, was acknowledged; zero: never
-	slow    bool      // something that filled it may have been spooled, and overtaken by what came next
+	passed  bool      // something of it was overtaken by what its device did later: it lay in another collector's spool
 	late    bool      // something was acknowledged only after the reminder was due by what was known until then
 	touched bool      // something of it was acknowledged
 	again   bool      // its visitor went on after a pause of the delay (the harness was killed): it may be due twice
@@ -30,13 +30,14 @@ type cart struct {
 func (c *cart) due(delay time.Duration) time.Time { return c.begun.Add(delay) }
 
 // cartsOf are a visitor's.
-func cartsOf(v *demo.Visitor, b *ledger.Book) []cart {
+func cartsOf(v *demo.Visitor, b *ledger.Book, arrived map[string]place) []cart {
 	out := make([]cart, 0, len(v.Carts))
 	for _, dc := range v.Carts {
 		c := cart{Cart: dc, visitor: v}
 		var last, known time.Time
 		complete := true
 		for p := range v.Parts {
+			overtaken := overtakenOf(v.Parts[p].Actions, arrived)
 			for n := range v.Parts[p].Actions {
 				a := &v.Parts[p].Actions[n]
 				id := load.ID(v.N, p, n)
@@ -52,7 +53,7 @@ func cartsOf(v *demo.Visitor, b *ledger.Book) []cart {
 					c.late = true
 				}
 				c.again = c.again || c.touched && a.Activity && done.After(last.Add(b.Plan.Delay-clockMargin))
-				c.slow = c.slow || a.Cart == c.ID && acked.Sub(done) > spooled
+				c.passed = c.passed || a.Cart == c.ID && overtaken[n]
 				if a.Cart == c.ID && !c.touched {
 					c.touched, c.begun = true, done
 				}
@@ -65,6 +66,25 @@ func cartsOf(v *demo.Visitor, b *ledger.Book) []cart {
 			}
 		}
 		out = append(out, c)
+	}
+	return out
+}
+
+// overtakenOf says which actions of a device stand in events.collected behind something that it did later. A spool keeps
+// the order of what one collector has taken; while it waits there, another collector passes on what comes next.
+func overtakenOf(actions []demo.Action, arrived map[string]place) []bool {
+	out := make([]bool, len(actions))
+	first := map[int]int64{} // by partition: the lowest offset of what was done later
+	for n := len(actions) - 1; n >= 0; n-- {
+		at, ok := arrived[actions[n].ID]
+		if !ok { // the till's come through another door, and have no id
+			continue
+		}
+		later, some := first[at.partition]
+		out[n] = some && later < at.offset
+		if !some || at.offset < later {
+			first[at.partition] = at.offset
+		}
 	}
 	return out
 }
@@ -104,9 +124,13 @@ func (j *judge) carts() {
 		}
 	}
 	known := map[string]bool{}
+	passed := 0
 	for i := range j.visitors {
-		for _, c := range cartsOf(&j.visitors[i], j.book) {
+		for _, c := range cartsOf(&j.visitors[i], j.book, j.facts.Arrived) {
 			known[c.ID] = true
+			if c.passed {
+				passed++
+			}
 			if c.touched {
 				j.Carts++
 				j.cart(&c, receipts[c.ID], mails)
@@ -114,8 +138,8 @@ func (j *judge) carts() {
 		}
 	}
 	for id, got := range receipts {
-		if id == "" && len(got) <= j.overtaken && all(got, purchased) {
-			continue // a checkout that names no cart, and came before the lines of one that an order overtook
+		if id == "" && len(got) <= passed && !slices.ContainsFunc(got, written) {
+			continue // of checkouts that name no cart, and came before the lines of theirs
 		}
 		if !known[id] {
 			j.Violate("P7", "cart %s has a receipt, and nobody has filled it", id)
@@ -148,9 +172,8 @@ func (j *judge) cart(c *cart, got []receipt, mails map[string]int) {
 			j.Violate("P7", "cart %s (%s; its news came late) has no receipt", c.ID, c.visitor.Story)
 		}
 	case len(got) == 0 && c.Overtaken:
-	case len(got) == 0 && c.slow && !c.bought.IsZero():
-		j.Late++
-		j.overtaken++
+	case len(got) == 0 && c.passed && (!c.bought.IsZero() || c.Want == demo.Emptied):
+		j.Late++ // what ended it came before what began it
 	case wanted == 1 && others == 0:
 	case wanted == 1 && c.MayMerge && merged(got) == others:
 	default:
@@ -158,15 +181,8 @@ func (j *judge) cart(c *cart, got []receipt, mails map[string]int) {
 	}
 }
 
-// spooled is from when on an event may have lain in a collector's spool: collector.spool_after, less what clocks and the
-// load's own pace leave unsure. While one collector has it, the other may pass on what the same device sends next.
-const spooled = 500 * time.Millisecond
-
-func purchased(r receipt) bool { return r.Outcome == "suppressed" && r.Reason == "purchased" }
-
-func all(list []receipt, is func(receipt) bool) bool {
-	return !slices.ContainsFunc(list, func(r receipt) bool { return !is(r) })
-}
+// written says whether somebody was, or may have been, written to.
+func written(r receipt) bool { return r.Outcome != "suppressed" }
 
 // early finds a message about a cart whose purchase was known before the message could be decided.
 func (j *judge) early(c *cart, r receipt, sent int) {

@@ -22,6 +22,7 @@ type Facts struct {
 	Rows     []row
 	Rejected []rejection
 	Sales    []sale
+	Arrived  map[string]place   // by message id: where events.collected has it first
 	Profiles map[string]profile // by person
 	Receipts []receipt
 	Bare     uint64 // merges without evidence
@@ -50,6 +51,12 @@ type rejection struct {
 type sale struct {
 	action string
 	id     string // the message id that Weft must give it
+}
+
+// place is where a record stands in a topic.
+type place struct {
+	partition int
+	offset    int64
 }
 
 // profile is what is looked at of a profile's document.
@@ -123,6 +130,9 @@ func (e Eyes) Look(ctx context.Context) (*Facts, error) {
 	if f.Sales, err = e.sales(ctx); err != nil {
 		return nil, err
 	}
+	if f.Arrived, err = e.arrived(ctx); err != nil {
+		return nil, err
+	}
 	if err := e.Warehouse.ReloadPersons(ctx); err != nil {
 		return nil, fmt.Errorf("reload who is who: %w", err)
 	}
@@ -163,29 +173,48 @@ func (e Eyes) Look(ctx context.Context) (*Facts, error) {
 	return f, nil
 }
 
+// read shows every record of a topic.
+func (e Eyes) read(ctx context.Context, topicName string, see func(partition int, r *stream.Record) error) error {
+	ends, err := e.Kafka.EndOffsets(ctx, topicName)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", topicName, err)
+	}
+	log := audit.FromStream(e.Kafka)
+	for p, end := range ends {
+		if err := log.Read(ctx, topicName, p, 0, end, func(r *stream.Record) error { return see(p, r) }); err != nil {
+			return fmt.Errorf("read %s: %w", topicName, err)
+		}
+	}
+	return nil
+}
+
 // sales reads the till's topic from its beginning: what is in it is the truth of the till, because a producer that
 // was not answered may have written all the same.
 func (e Eyes) sales(ctx context.Context) ([]sale, error) {
-	ends, err := e.Kafka.EndOffsets(ctx, demo.TillTopic)
-	if err != nil {
-		return nil, fmt.Errorf("read the till's topic: %w", err)
-	}
-	log := audit.FromStream(e.Kafka)
 	var out []sale
-	for p, end := range ends {
-		err := log.Read(ctx, demo.TillTopic, p, 0, end, func(r *stream.Record) error {
-			var body struct {
-				Action string `json:"action"`
-			}
-			if err := json.Unmarshal(r.Value, &body); err != nil {
-				return err
-			}
-			out = append(out, sale{action: body.Action, id: fmt.Sprintf("%s:%d:%d", demo.TillTopic, p, r.Offset)})
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("read the till's topic: %w", err)
+	err := e.read(ctx, demo.TillTopic, func(partition int, r *stream.Record) error {
+		var body struct {
+			Action string `json:"action"`
 		}
-	}
-	return out, nil
+		if err := json.Unmarshal(r.Value, &body); err != nil {
+			return err
+		}
+		out = append(out, sale{action: body.Action, id: fmt.Sprintf("%s:%d:%d", demo.TillTopic, partition, r.Offset)})
+		return nil
+	})
+	return out, err
+}
+
+// arrived reads where each event was first written behind the doors: that is the order in which Weft takes them. A
+// repetition behind it is dropped.
+func (e Eyes) arrived(ctx context.Context) (map[string]place, error) {
+	out := map[string]place{}
+	err := e.read(ctx, e.Topics.EventsCollected(), func(partition int, r *stream.Record) error {
+		id, _ := topic.Get(r.Headers, topic.HeaderMessageID)
+		if _, again := out[id]; !again {
+			out[id] = place{partition, r.Offset}
+		}
+		return nil
+	})
+	return out, err
 }

@@ -33,8 +33,6 @@ type judge struct {
 	facts    *Facts
 	deeds    []deed
 	people   map[string]string // by action: the person whom Weft gave its event to
-
-	overtaken int // carts without a receipt, because the order overtook what had filled them
 }
 
 // each calls f for every action of every visitor.
