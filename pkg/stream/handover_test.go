@@ -28,13 +28,14 @@ func handoverConformance(t *testing.T, brokers []string) {
 			g := &gate{}
 			testZombie(t, g, mortal(named(t, brokers, "", WithDial(g.dial))), client(t, brokers))
 		},
-		"static restart":    testStaticRestart,
-		"static leave":      testStaticLeave,
-		"static rejoin":     testStaticRejoin,
-		"instance id twice": testInstanceTwice,
-		"growth":            testGrowth,
-		"more members":      testMoreMembers,
-		"rolling upgrade":   testRollingUpgrade,
+		"static restart":          testStaticRestart,
+		"static leave":            testStaticLeave,
+		"static rejoin":           testStaticRejoin,
+		"instance id twice":       testInstanceTwice,
+		"instance id of the dead": testInstanceOfTheDead,
+		"growth":                  testGrowth,
+		"more members":            testMoreMembers,
+		"rolling upgrade":         testRollingUpgrade,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, brokers) })
 	}

@@ -49,7 +49,8 @@ type member struct {
 	newest  map[place]*Claim // per partition, of those whose owner has not returned
 	contact time.Time        // when the coordinator last answered
 	lost    time.Time        // since when the membership is lost; zero: it is not
-	ghost   bool             // a join under our instance id may still reach the coordinator
+	ghost   bool             // a join of ours under our instance id may still reach the coordinator
+	heir    time.Time        // until then one of our predecessor's may: a process that was killed while it joined
 	nonce   int32            // goes up when a join must not be taken for a repetition of the last one
 }
 
@@ -71,6 +72,7 @@ func (c *Client) newMember(ctx context.Context, log *zap.Logger, opt GroupOption
 	if m.rebalance <= 0 {
 		m.rebalance = m.session
 	}
+	m.heir = time.Now().Add(m.session + m.rebalance)
 	m.pulse = min(m.session/heartbeatsPerSession, maxHeartbeat)
 	m.ctx, m.leave = context.WithCancelCause(ctx)
 	return m
@@ -260,9 +262,11 @@ func (m *member) lose(forget bool) {
 
 // replaced is called when the coordinator knows another member under our instance id. mu is held.
 func (m *member) replaced(err error) {
-	if m.ghost || m.me.instance == "" { // it may be an earlier join of our own, whose answer was lost
-		m.ghost = false
-		m.log.Warn("membership was taken over, by a join of our own as it seems; joining anew", zap.Error(err))
+	// It may be an earlier join of our own, whose answer was lost, or the last one of the process before us. Once: if
+	// another process lives under our instance id, it takes over again.
+	if m.ghost || time.Now().Before(m.heir) || m.me.instance == "" {
+		m.ghost, m.heir = false, time.Time{}
+		m.log.Warn("membership was taken over, by an earlier join under our instance id as it seems; joining anew", zap.Error(err))
 		m.lose(true)
 		return
 	}

@@ -140,6 +140,29 @@ func testInstanceTwice(t *testing.T, brokers []string) {
 	second.leave(t)
 }
 
+// A process is killed while it joins, and its request reaches the coordinator behind that of its successor: the
+// successor takes its place again.
+func testInstanceOfTheDead(t *testing.T, brokers []string) {
+	group := name("group")
+	n := newTopic(t, client(t, brokers), "dead", 2)
+	w := join(t, named(t, brokers, "pod-0"), group, n)
+	spread(t, 2, w)
+	stale := w.claims()
+	dead := named(t, brokers, "")
+	late := joinRequest{session: longSession, rebalance: longSession, topics: []string{n}, since: noGeneration}
+	_, err := dead.joinGroup(testContext(t), identity{group: group, instance: "pod-0", generation: noGeneration}, &late)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		mine := w.claims()
+		return len(mine) == 2 && mine[0] != stale[0] && mine[1] != stale[1]
+	}, patience, 10*time.Millisecond)
+	for p, cl := range w.claims() {
+		require.NoError(t, cl.Commit(testContext(t), 1, ""))
+		require.ErrorIs(t, stale[p].Commit(testContext(t), 1, ""), ErrFenced)
+	}
+	w.leave(t)
+}
+
 // generationOf asks Kafka for the generation of a group, by the members' own view of it: a commit of the wrong one
 // is refused.
 func generationOf(t testing.TB, brokers []string, group string, member kmsg.DescribeGroupsResponseGroupMember) int32 {
