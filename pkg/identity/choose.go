@@ -31,7 +31,7 @@ func (s *stitch) resolve(ctx context.Context, ids []Identifier) (Node, error) {
 	return Node{}, fmt.Errorf("%w: a record is refused after %d attempts", ErrCorrupt, maxAttempts)
 }
 
-// link makes ids one component.
+// link makes ids one component, each by a link with the first.
 func (s *stitch) link(ctx context.Context, ids []Identifier) (Node, refusal, error) {
 	root, _, err := s.find(ctx, ids[0].Node)
 	for _, id := range ids[1:] {
@@ -46,7 +46,8 @@ func (s *stitch) link(ctx context.Context, ids []Identifier) (Node, refusal, err
 	return root, refusal{}, err
 }
 
-// choose sets aside what of ids may not be one person with the rest, and returns the others, in the order to link them.
+// choose sets aside what of ids may not be one person with the rest, and returns the others, in the order in which they
+// were judged: linked one by one with the first, they meet the same judgements, unless others are faster.
 //
 // From the dearest identifier down by priority, each stays if it may be one with those that stay. So the identifier of
 // lowest priority is set aside, and the next if that is not enough, as Segment documents it; but what was set aside and is
@@ -82,7 +83,7 @@ func (s *stitch) choose(ctx context.Context, ids []Identifier) ([]Identifier, er
 		if err != nil {
 			return nil, err
 		}
-		if slices.Contains(roots, root) || w.has(first) {
+		if slices.Contains(roots, root) || w.has(first) || all.has(root) {
 			keep = append(keep, id)
 			continue
 		}
@@ -101,9 +102,6 @@ func (s *stitch) choose(ctx context.Context, ids []Identifier) ([]Identifier, er
 		}
 		all, first = joined(winner, loser, t), top
 		roots, keep = append(roots, root), append(keep, id)
-	}
-	if s.trusted { // whatever comes first: no link is refused that another one of the record would allow
-		slices.SortFunc(keep, func(a, b Identifier) int { return a.Node.Compare(b.Node) })
 	}
 	return keep, nil
 }

@@ -200,7 +200,9 @@ func (b *batchWork) run(ctx context.Context, l *lane, records []int) error {
 				return fmt.Errorf("record %d: %w", i, err)
 			}
 			published[loser] = true
-			b.results[i].Merges = append(b.results[i].Merges, m)
+			if m != nil {
+				b.results[i].Merges = append(b.results[i].Merges, *m)
+			}
 		}
 	}
 	return nil

@@ -240,7 +240,7 @@ func TestCacheIsBoundedAndForgets(t *testing.T) {
 // Several resolvers at once on one store agree with the oracle, whatever the scheduler does.
 func TestConcurrentResolvers(t *testing.T) {
 	ctx, st := t.Context(), newMemory()
-	all := simIdentifiers()
+	all := simIdentifiers(3)
 	for i := range 40 {
 		all = append(all, identify(t, event.AnonymousID, fmt.Sprint("more", i)))
 	}

@@ -33,8 +33,10 @@ type mutation struct {
 func (m mutation) misreads() bool { return m.allConfirmed || m.hideJoining }
 
 type simRecord struct {
-	ids   []Identifier
-	cause Cause
+	ids     []Identifier
+	cause   Cause
+	source  string
+	trusted bool
 }
 
 type simOutput struct {
@@ -42,6 +44,7 @@ type simOutput struct {
 	merge  *Merge
 	key    Node
 	record simRecord
+	aside  []SetAside
 }
 
 type simSlot struct {
@@ -66,7 +69,10 @@ type sim struct {
 	redirects map[string][]Merge      // every publication that lists a member
 	keys      map[string]Node         // record, by its cause, to the profile it was published under
 	crossed   int                     // merges published by records that did not make the link
+	steps     int
+	injected  int // faults: errors, lost answers, late writes, crashes, zombies
 	bad       string
+	law
 }
 
 type simActor struct {
@@ -142,6 +148,7 @@ func (a *simActor) CompareAndSet(_ context.Context, swaps []Swap) ([]bool, error
 func (s *sim) fault(oneIn int) bool {
 	if s.faults > 0 && s.rng.IntN(oneIn) == 0 {
 		s.faults--
+		s.injected++
 		return true
 	}
 	return false
@@ -185,6 +192,7 @@ func (s *sim) set(w Swap) bool {
 		}
 	}
 	s.kv[w.Node] = w.New
+	s.watch(w.Node, v)
 	return true
 }
 
@@ -255,7 +263,7 @@ func (a *simActor) decide(ctx context.Context, batch []simRecord) ([]simOutput, 
 	reqs := make([]Request, len(batch))
 	own := map[string]bool{}
 	for i, r := range batch {
-		reqs[i] = Request{Identifiers: r.ids, Cause: r.cause}
+		reqs[i] = Request{Identifiers: r.ids, Cause: r.cause, Source: r.source, Trusted: r.trusted}
 		own[r.cause.Source] = true
 	}
 	res, err := a.resolver.Resolve(ctx, reqs)
@@ -279,7 +287,7 @@ func (a *simActor) decide(ctx context.Context, batch []simRecord) ([]simOutput, 
 			losers = append(losers, loser)
 			out = append(out, simOutput{merge: &m, key: loser})
 		}
-		out = append(out, simOutput{key: r.Profile, record: batch[i]})
+		out = append(out, simOutput{key: r.Profile, record: batch[i], aside: r.SetAside})
 	}
 	if a.s.mut.confirmEarly {
 		if err := a.resolver.Confirm(ctx, losers); err != nil {
@@ -305,7 +313,11 @@ func (a *simActor) publish(ctx context.Context, out []simOutput) bool {
 			a.s.violate("record %s is published under two profiles", o.record.cause.Source)
 		}
 		a.s.keys[o.record.cause.Source] = o.key
+		a.s.asides[o.record.cause.Source] = o.aside
 		for _, id := range o.record.ids {
+			if isAside(o.aside, id.Node) {
+				continue
+			}
 			at := id.Node
 			for at != o.key {
 				to, ok := a.s.published[at]
@@ -348,7 +360,7 @@ func (s *sim) publishMerge(m Merge) {
 // spawn puts an owner on a slot, in one of two processes whose caches live on, or in a new one.
 func (s *sim) spawn(slot *simSlot, procs []*Resolver) {
 	a := &simActor{s: s, slot: slot}
-	shared := NewResolver(nil, 16, Policy{})
+	shared := NewResolver(nil, 16, s.policy)
 	if i := s.rng.IntN(3); i < len(procs) {
 		shared.cache = procs[i].cache
 	}
@@ -359,14 +371,14 @@ func (s *sim) spawn(slot *simSlot, procs []*Resolver) {
 }
 
 // simIdentifiers are few, so that links meet: index is the fixed order.
-func simIdentifiers() []Identifier {
+func simIdentifiers(perType int) []Identifier {
 	rules, err := NewRules(make([]byte, KeyBytes), Options{})
 	if err != nil {
 		panic(err)
 	}
 	var ids []Identifier
 	for _, typ := range []string{event.UserID, event.Email, "loyalty_id", event.AnonymousID} {
-		for i := range 3 {
+		for i := range perType {
 			id, why := rules.Identify(event.Identifier{Type: typ, Value: fmt.Sprintf("v%d@sim.example", i)})
 			if why != "" {
 				panic(why)
@@ -378,30 +390,36 @@ func simIdentifiers() []Identifier {
 	return ids
 }
 
-// simulate runs one seed; the empty string means that nothing was violated.
-func simulate(seed uint64, mut mutation) *sim {
+// simulate runs one seed without limits; an empty bad means that nothing was violated.
+func simulate(seed uint64, mut mutation) *sim { return simulateUnder(seed, mut, free) }
+
+// simulateUnder runs one seed under a law.
+func simulateUnder(seed uint64, mut mutation, under regime) *sim {
 	s := &sim{rng: rand.New(rand.NewPCG(seed, 7)), mut: mut, kv: map[Node][]byte{}, seen: map[string]bool{}, //nolint:gosec // a simulation
 		published: map[Node]Node{}, made: map[Node]Cause{}, causes: map[Node]map[string]int{}, redirects: map[string][]Merge{}, keys: map[string]Node{}}
+	s.law = newLaw(s.rng, under)
 	s.faults = s.rng.IntN(6)
 	crashes := s.rng.IntN(4)
-	all := simIdentifiers()
-	procs := []*Resolver{NewResolver(nil, 64, Policy{}), NewResolver(nil, 8, Policy{})}
+	all := simIdentifiers(s.perType)
+	procs := []*Resolver{NewResolver(nil, 64, s.policy), NewResolver(nil, 8, s.policy)}
 	for p := range 1 + s.rng.IntN(3) {
 		slot := &simSlot{}
-		for i := range 1 + s.rng.IntN(6) {
-			r := simRecord{cause: Cause{Source: fmt.Sprintf("%d:%d", p, i), MessageID: "m", Rule: RuleSameEvent}}
+		for i := range 1 + s.rng.IntN(6*s.perType/3) {
+			r := simRecord{cause: Cause{Source: fmt.Sprintf("%d:%d", p, i), MessageID: "m", Rule: RuleSameEvent, Time: s.time(s.rng)},
+				source: "s", trusted: s.rng.IntN(2) == 0}
 			for range 1 + []int{0, 1, 1, 1, 2}[s.rng.IntN(5)] {
 				r.ids = append(r.ids, all[s.rng.IntN(len(all))])
 			}
 			slot.input = append(slot.input, r)
+			s.records[r.cause.Source] = r
 		}
 		s.slots = append(s.slots, slot)
 		s.spawn(slot, procs)
 	}
 	stick := s.rng.IntN(12)
 	var cur *simActor
-	for steps := 0; len(s.actors) > 0 && s.bad == ""; steps++ {
-		if steps > 100_000 {
+	for ; len(s.actors) > 0 && s.bad == ""; s.steps++ {
+		if s.steps > 100_000*s.perType {
 			s.violate("it does not end")
 		}
 		if len(s.late) > 0 && s.rng.IntN(10) == 0 {
@@ -413,6 +431,7 @@ func simulate(seed uint64, mut mutation) *sim {
 		}
 		if crashes > 0 && s.rng.IntN(60) == 0 {
 			crashes--
+			s.injected++
 			if s.rng.IntN(2) == 0 { // else the old owner lives on as a zombie
 				s.remove(cur)
 			}
@@ -468,7 +487,7 @@ func (s *sim) check(all []Identifier) {
 			s.violate("a slot is not finished")
 		}
 	}
-	want := oracle(s.slots, all)
+	want := s.components(all)
 	for _, id := range all {
 		n := id.Node
 		v, err := decode(n, s.kv[n])
@@ -487,6 +506,7 @@ func (s *sim) check(all []Identifier) {
 		if at != want[n] {
 			s.violate("%s is in %s, the oracle says %s", n, at, want[n])
 		}
+		s.end[n] = at
 		s.checkRedirect(n, at)
 		if v.linked {
 			if s.published[n] != v.link || s.causes[n][s.made[n].Source] == 0 {
@@ -497,7 +517,7 @@ func (s *sim) check(all []Identifier) {
 			}
 			continue
 		}
-		if v.joining {
+		if v.joining && !s.lateJoin(v) {
 			s.violate("%s is joining for ever", n)
 		}
 		var members []byte
@@ -510,6 +530,7 @@ func (s *sim) check(all []Identifier) {
 			s.violate("the members of %s are not its component", n)
 		}
 	}
+	s.justify()
 	for n := range s.published {
 		if v, err := decode(n, s.kv[n]); err != nil || !v.linked {
 			s.violate("a merge of %s was published that is not in the graph", n)
@@ -581,4 +602,33 @@ func TestSameSeedSameRun(t *testing.T) {
 	a, b := simulate(42, mutation{}), simulate(42, mutation{})
 	require.Equal(t, a.keys, b.keys)
 	require.Equal(t, a.published, b.published)
+}
+
+// TestLimitsUnderFaults: limits, windows, trust and caps hold after every single write, whatever befalls whom.
+func TestLimitsUnderFaults(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		seed := rapid.Uint64().Draw(t, "seed")
+		if s := simulateUnder(seed, mutation{}, limited); s.bad != "" {
+			t.Fatalf("seed %d: %s", seed, s.bad)
+		}
+	})
+}
+
+// TestLimitsSweep is the same for fixed seeds, and sees that they meet what they are there for.
+func TestLimitsSweep(t *testing.T) {
+	unions, gaveUp, dated, refused := 0, 0, 0, map[Reason]int{}
+	for seed := range uint64(3000) {
+		s := simulateUnder(seed, mutation{}, limited)
+		require.Empty(t, s.bad, "seed %d", seed)
+		unions, gaveUp, dated = unions+s.unions, gaveUp+s.gaveUp, dated+s.dated
+		for r, n := range s.refused {
+			refused[r] += n
+		}
+	}
+	t.Logf("%d unions, %d joins given up, %d roots dated first, set aside: %v", unions, gaveUp, dated, refused)
+	require.Positive(t, gaveUp, "no join was ever given up")
+	require.Positive(t, dated)
+	for _, r := range []Reason{ReasonLimit, ReasonUntrusted, ReasonGovernor} {
+		require.Positive(t, refused[r], "nobody was ever set aside for reason %s", r)
+	}
 }

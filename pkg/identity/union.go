@@ -110,7 +110,15 @@ func (s *stitch) join(ctx context.Context, x, y Identifier) (Node, refusal, erro
 		// Step 1: L says that it is joining W, which freezes its members.
 		next := *vl
 		next.joining, next.target, next.cause, next.trusted, next.evidence = true, r, s.cause, s.trusted, []Identifier{x, y}
-		if no := s.policy.judge(vr.side(), vl.side(), next.terms()); no.refused() {
+		if vr.lists(&vl.group) { // what was read of L is older, or this is a restored graph that has lost L's link
+			now, err := s.view.fresh(ctx, l)
+			if err != nil {
+				return Node{}, refusal{}, err
+			}
+			if now.revision != vl.revision {
+				continue
+			}
+		} else if no := s.policy.judge(vr.side(), vl.side(), next.terms()); no.refused() {
 			return Node{}, no, nil
 		}
 		if s.policy.undated(vr, vl) {
@@ -213,23 +221,24 @@ func (s *stitch) giveUp(ctx context.Context, l Node, vl *value) error {
 	return err
 }
 
-// merge is the record of the link of loser, an unconfirmed link that was crossed.
-func (s *stitch) merge(ctx context.Context, loser Node) (Merge, error) {
+// merge is the record of the link of loser, an unconfirmed link that was crossed; nil if it has been published since, when
+// the cause has left the store.
+func (s *stitch) merge(ctx context.Context, loser Node) (*Merge, error) {
 	v, err := s.view.get(ctx, loser)
-	if err != nil {
-		return Merge{}, err
+	if err != nil || v.confirmed {
+		return nil, err
 	}
 	w, err := s.view.get(ctx, v.link)
 	if err == nil && !w.lists(&v.group) { // read before the link was made
 		w, err = s.view.fresh(ctx, v.link)
 	}
 	if err != nil {
-		return Merge{}, err
+		return nil, err
 	}
 	if !v.linked || !w.lists(&v.group) || !w.has(v.link) {
-		return Merge{}, fmt.Errorf("%w: node %s does not list all of %s, which is linked under it", ErrCorrupt, v.link, loser)
+		return nil, fmt.Errorf("%w: node %s does not list all of %s, which is linked under it", ErrCorrupt, v.link, loser)
 	}
-	m := Merge{Loser: loser.String(), Winner: v.link.String(), Version: int64(w.size()), Cause: v.cause}
+	m := &Merge{Loser: loser.String(), Winner: v.link.String(), Version: int64(w.size()), Cause: v.cause}
 	m.Members, m.Days = make([]string, v.size()), make([]uint16, v.size())
 	for i := range m.Members {
 		n := v.member(i)
