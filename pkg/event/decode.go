@@ -1,7 +1,6 @@
 package event
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
 	"time"
@@ -59,16 +58,16 @@ type fields struct {
 func (f *fields) read(b []byte, list []member) {
 	escaped := false
 	for i := range list {
-		key := b[list[i].keyFrom:list[i].keyTo]
-		escaped = escaped || bytes.IndexByte(key, '\\') >= 0
-		f.set(string(key), b[list[i].from:list[i].to])
+		m := &list[i]
+		escaped = escaped || m.keyEscaped
+		f.set(View(b[m.keyFrom:m.keyTo]), b[m.from:m.to])
 	}
 	if !escaped {
 		return
 	}
 	for i := range list {
-		if key := b[list[i].keyFrom:list[i].keyTo]; bytes.IndexByte(key, '\\') >= 0 {
-			f.set(unescape(key), b[list[i].from:list[i].to])
+		if m := &list[i]; m.keyEscaped {
+			f.set(unescape(b[m.keyFrom:m.keyTo]), b[m.from:m.to])
 		}
 	}
 }
@@ -159,25 +158,29 @@ func (e *Event) read(list []member, found shape, r *Reader) error {
 	if e.Type == Track {
 		name, nameField = f.event, "event"
 	}
-	texts := [...]struct {
+	for _, x := range [...]struct {
 		field string
 		raw   []byte
-		text  string
+		to    *string
 	}{
-		{nameField, name, ""}, {"userId", f.userID, ""}, {"anonymousId", f.anonymousID, ""}, {"previousId", f.previousID, ""},
-		{"groupId", f.group, ""}, {"messageId", f.messageID, ""},
-	}
-	for i := range texts {
-		x := &texts[i]
-		if x.text, err = scalar(x.field, x.raw, e.alias); err != nil {
+		{nameField, name, &e.Name}, {"userId", f.userID, &e.UserID}, {"anonymousId", f.anonymousID, &e.AnonymousID},
+		{"previousId", f.previousID, &e.PreviousID}, {"groupId", f.group, &e.GroupID},
+	} {
+		if len(x.raw) == 0 {
+			continue
+		}
+		if *x.to, err = scalar(x.field, x.raw, e.alias); err != nil {
 			return err
 		}
 	}
-	e.Name, e.UserID, e.AnonymousID, e.PreviousID, e.GroupID = texts[0].text, texts[1].text, texts[2].text, texts[3].text, texts[4].text
-	if e.MessageID == "" {
-		e.MessageID = texts[5].text
+	messageID, err := scalar("messageId", f.messageID, e.alias)
+	if err != nil {
+		return err
 	}
-	for _, x := range []struct {
+	if e.MessageID == "" {
+		e.MessageID = messageID
+	}
+	for _, x := range [...]struct {
 		field string
 		raw   []byte
 		to    *[]byte
@@ -195,8 +198,11 @@ func (e *Event) read(list []member, found shape, r *Reader) error {
 
 // typeOf reads the type in any letter case.
 func typeOf(f *fields) (Type, error) {
-	s := strings.TrimSpace(RawText(f.typ))
-	if s == "" {
+	s := RawText(f.typ)
+	if t, ok := asWritten(s); ok {
+		return t, nil
+	}
+	if s = strings.TrimSpace(s); s == "" {
 		if isNull(f.typ) && strings.TrimSpace(RawText(f.event)) != "" {
 			return Track, nil
 		}
@@ -212,10 +218,12 @@ func typeOf(f *fields) (Type, error) {
 }
 
 // ParseType reads one of the six calls, in any letter case.
-func ParseType(s string) (Type, bool) {
-	lower := Type(strings.ToLower(s))
-	for _, t := range []Type{Track, Identify, Page, Screen, Group, Alias} {
-		if t == lower {
+func ParseType(s string) (Type, bool) { return asWritten(strings.ToLower(s)) }
+
+// asWritten is ParseType in lower case, as nearly all write it.
+func asWritten(s string) (Type, bool) {
+	for _, t := range [...]Type{Track, Identify, Page, Screen, Group, Alias} {
+		if string(t) == s {
 			return t, true // the constant: s may alias a body
 		}
 	}
@@ -237,13 +245,21 @@ func scalar(field string, raw []byte, alias bool) (string, error) {
 	if !alias {
 		s = strings.Clone(s)
 	}
-	if strings.TrimSpace(s) == "" {
+	if blank(s) {
 		return "", nil
 	}
 	if len(s) > MaxIDBytes && field != "name" && field != "event" {
 		return "", &Error{Reason: IDTooLong, Path: field, Detail: fmt.Sprintf("has %d bytes, at most %d", len(s), MaxIDBytes)}
 	}
 	return s, nil
+}
+
+// blank says whether s is white space; nearly always its first byte tells.
+func blank(s string) bool {
+	if s != "" && s[0] > ' ' && s[0] < utf8.RuneSelf {
+		return false
+	}
+	return strings.TrimSpace(s) == ""
 }
 
 // object reads a member that holds an object. An empty array is what PHP makes of an empty object.

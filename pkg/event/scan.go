@@ -68,7 +68,7 @@ func (e *syntaxError) Error() string { return fmt.Sprintf("byte %d: %s", e.at, e
 func bad(at int, what string) error { return &syntaxError{at: at, what: what} }
 
 func skipSpace(b []byte, i int) int {
-	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
+	for i < len(b) && b[i] <= ' ' && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
 		i++
 	}
 	return i
@@ -226,10 +226,18 @@ func (s *scanner) array(i int, list *[]span) (int, error) {
 
 // text scans the string at i, opening quote included.
 func (s *scanner) text(i int) (int, error) {
-	b := s.b
 	s.escapes = false
-	for j := i + 1; ; {
-		j = plain(b, j)
+	j := plain(s.b, i+1)
+	if j < len(s.b) && s.b[j] == '"' {
+		return j + 1, nil
+	}
+	return s.escaped(j)
+}
+
+// escaped scans the rest of a string from the first byte on that is not plain, and not its end.
+func (s *scanner) escaped(j int) (int, error) {
+	b := s.b
+	for ; ; j = plain(b, j) {
 		switch {
 		case j >= len(b):
 			return len(b), bad(len(b), "the text ends inside a string")
@@ -258,16 +266,16 @@ func (s *scanner) text(i int) (int, error) {
 }
 
 // plain returns the first position from j on with a quote, a backslash or a control character, or len(b). It
-// looks at eight bytes at a time: with x the bytes, (x - 01..01) &^ x & 80..80 marks zero bytes, here those
-// equal to the quote or backslash, and subtracting 0x20 those below it (Hacker's Delight, 6-1). A mark may be
-// wrong only above a right one.
+// looks at eight bytes at a time: with x the bytes, (x - 01..01) &^ x & 80..80 marks zero bytes, here those equal to the
+// backslash, and subtracting 0x21 those up to 0x20 (Hacker's Delight, 6-1): these are the control characters and the
+// quote, once the bit 0x02 by which the quote differs from the space is turned over. A mark may be wrong only above a
+// right one.
 func plain(b []byte, j int) int {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	for ; j+8 <= len(b); j += 8 {
 		x := binary.LittleEndian.Uint64(b[j:])
-		quote, slash := x^'"'*ones, x^'\\'*ones
-		marks := ((quote-ones)&^quote | (slash-ones)&^slash | (x-0x20*ones)&^x) & tops
-		if marks != 0 {
+		slash := x ^ '\\'*ones
+		if marks := (((x^('"'^' ')*ones)-0x21*ones)&^x | (slash-ones)&^slash) & tops; marks != 0 {
 			return j + bits.TrailingZeros64(marks)/8
 		}
 	}
@@ -400,16 +408,20 @@ func find(b []byte, list []member, name string) []byte {
 
 // findMember prefers a name written without escapes, as fastjson does.
 func findMember(b []byte, list []member, name string) *member {
+	escaped := false
 	for i := range list {
-		key := b[list[i].keyFrom:list[i].keyTo]
-		if string(key) == name && bytes.IndexByte(key, '\\') < 0 {
-			return &list[i]
+		m := &list[i]
+		if m.keyTo-m.keyFrom == len(name) && string(b[m.keyFrom:m.keyTo]) == name && !m.keyEscaped {
+			return m
 		}
+		escaped = escaped || m.keyEscaped
+	}
+	if !escaped {
+		return nil
 	}
 	for i := range list {
-		key := b[list[i].keyFrom:list[i].keyTo]
-		if bytes.IndexByte(key, '\\') >= 0 && unescape(key) == name {
-			return &list[i]
+		if m := &list[i]; m.keyEscaped && unescape(b[m.keyFrom:m.keyTo]) == name {
+			return m
 		}
 	}
 	return nil

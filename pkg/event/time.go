@@ -22,6 +22,9 @@ const (
 // or microseconds as digits. It returns UTC, cut to milliseconds. Times before 1970 are not times: several
 // languages send their zero value (0001-01-01) for "none".
 func ParseTime(s string) (time.Time, bool) {
+	if t, ok := parseUsual(s); ok {
+		return t, true
+	}
 	s = strings.TrimSpace(s)
 	if s == "" {
 		return time.Time{}, false
@@ -45,6 +48,36 @@ func ParseTime(s string) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return t.UTC().Truncate(time.Millisecond), true
+}
+
+// parseUsual reads what JavaScript's toISOString writes, 2006-01-02T15:04:05.000Z, from 1970 on: nearly every time that
+// comes, and time.Parse takes a tenth of the time that an event takes.
+func parseUsual(s string) (time.Time, bool) {
+	const usual = "2006-01-02T15:04:05.000Z"
+	if len(s) != len(usual) {
+		return time.Time{}, false
+	}
+	var part [7]int // year to millisecond
+	at := 0
+	for i := range len(usual) {
+		digit := s[i] - '0'
+		switch {
+		case usual[i] >= '0' && usual[i] <= '9':
+			if digit > 9 {
+				return time.Time{}, false
+			}
+			part[at] = 10*part[at] + int(digit)
+		case usual[i] != s[i]:
+			return time.Time{}, false
+		default:
+			at++
+		}
+	}
+	if part[0] < 1970 || part[1] < 1 || part[1] > 12 || part[2] < 1 || part[3] > 23 || part[4] > 59 || part[5] > 59 {
+		return time.Time{}, false
+	}
+	t := time.Date(part[0], time.Month(part[1]), part[2], part[3], part[4], part[5], part[6]*int(time.Millisecond), time.UTC)
+	return t, part[2] <= 28 || t.Day() == part[2] // Date takes 30 February for 2 March
 }
 
 // parseCompact reads 8 or 14 digits that begin with the century: as a number they would be seconds of

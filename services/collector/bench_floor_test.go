@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -59,16 +60,16 @@ func serveRole(role string) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// serveLoad sends what each line of its standard input says: address, events of a request, requests.
+// serveLoad sends what each line of its standard input says: address, kind of source, events of a request, requests.
 func serveLoad() {
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
-		var address string
+		var address, kind string
 		var events, n int
-		if _, err := fmt.Sscan(in.Text(), &address, &events, &n); err != nil {
+		if _, err := fmt.Sscan(in.Text(), &address, &kind, &events, &n); err != nil {
 			panic(err)
 		}
-		request := floorRequest(events)
+		request := floorRequest(kind, events)
 		var senders sync.WaitGroup
 		for range floorSenders {
 			senders.Go(func() { sendRequests(address, request, n/floorSenders) })
@@ -101,14 +102,33 @@ func sendRequests(address string, request []byte, n int) {
 	}
 }
 
-// floorRequest is a request as SDKs on servers write them, with so many events, each of another person.
-func floorRequest(events int) []byte {
+// The two kinds of sources: events of a server are stored as they come, those of a browser get its address, user agent,
+// system and device.
+const (
+	fromServer  = config.KindServer
+	fromBrowser = config.KindBrowser
+
+	browserKey   = "wk_pages"
+	browserAgent = "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Mobile Safari/537.36"
+)
+
+// floorRequest is a request as SDKs of that kind of source write them, with so many events, each of another person.
+func floorRequest(kind string, events int) []byte {
 	path, body := "/v1/track", benchItem
 	if events > 1 {
 		path, body = "/v1/batch", peopleBatch(events)
 	}
-	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: analytics-node/3.1.0\r\nContent-Type: application/json\r\n"+
-		"Accept: */*\r\nAuthorization: %s\r\nContent-Length: %d\r\n\r\n%s", path, basic("wk_demo"), len(body), body)
+	key, agent, more := "wk_demo", "analytics-node/3.1.0", ""
+	if kind == fromBrowser {
+		key, agent, more = browserKey, browserAgent, "Origin: https://shop.example\r\nReferer: https://shop.example/\r\n"
+	}
+	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: %s\r\nContent-Type: application/json\r\n%s"+
+		"Accept: */*\r\nAuthorization: %s\r\nContent-Length: %d\r\n\r\n%s", path, agent, more, basic(key), len(body), body)
+}
+
+// withBrowsers adds a source of that kind.
+func withBrowsers(c *config.Collector) {
+	c.Sources = append(c.Sources, config.Source{Name: "pages", Kind: config.KindBrowser, WriteKey: browserKey, Brand: "shop"})
 }
 
 func peopleBatch(events int) string {
@@ -157,7 +177,7 @@ type contender struct {
 }
 
 // overLoopback serves handler and has the load process send to it.
-func overLoopback(b *testing.B, load *other, server *http.Server, name string, events, requests int) contender {
+func overLoopback(b *testing.B, load *other, server *http.Server, name, kind string, events, requests int) contender {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(b, err)
@@ -171,7 +191,7 @@ func overLoopback(b *testing.B, load *other, server *http.Server, name string, e
 		<-done
 	})
 	return contender{name, events * requests, func(share int) {
-		_, err := fmt.Fprintf(load.in, "%s %d %d\n", l.Addr(), events, requests*share/100)
+		_, err := fmt.Fprintf(load.in, "%s %s %d %d\n", l.Addr(), kind, events, requests*share/100)
 		require.NoError(b, err)
 		require.Equal(b, "sent", load.line(b))
 	}}
@@ -187,7 +207,7 @@ func bareSink() *http.Server {
 // doorServer is the door as the service runs it, in front of these two.
 func doorServer(b *testing.B, collected, rejected sender) *http.Server {
 	b.Helper()
-	f := newFixture(b)
+	f := newFixture(b, withBrowsers)
 	f.door.collected, f.door.rejected = collected, rejected
 	s := &Service{cfg: settings(b), deps: Deps{Log: zap.NewNop()}, door: f.door}
 	server, err := s.server()
@@ -288,6 +308,9 @@ func sevenFields(b *testing.B) contender {
 	}}
 }
 
+// only names the contender that works alone, for a profile of it (-cpuprofile, -memprofile): no comparison then.
+var only = flag.String("door.only", "", "let only this contender of BenchmarkDoor work")
+
 // inTurns lets all work, forth and back, and returns what an event cost each, round by round.
 func inTurns(b *testing.B, list []contender) [][]float64 {
 	b.Helper()
@@ -326,6 +349,10 @@ func spread(b *testing.B, unit string, values []float64) {
 // compare reports what an event costs each of list, and what some cost for each unit that the floors cost.
 func compare(b *testing.B, list []contender, floors int) {
 	b.Helper()
+	if *only != "" {
+		list = slices.DeleteFunc(list, func(c contender) bool { return c.name != *only })
+		floors = 0
+	}
 	costs := inTurns(b, list)
 	column := func(f func(row []float64) float64) (out []float64) {
 		for _, row := range costs {
@@ -335,7 +362,7 @@ func compare(b *testing.B, list []contender, floors int) {
 	}
 	for i, c := range list {
 		spread(b, c.name+"-ns/event", column(func(row []float64) float64 { return row[i] }))
-		if i >= floors {
+		if i >= floors && floors > 0 {
 			spread(b, c.name+"/floors", column(func(row []float64) float64 {
 				sum := 0.0
 				for _, floor := range row[:floors] {
@@ -349,17 +376,22 @@ func compare(b *testing.B, list []contender, floors int) {
 }
 
 // BenchmarkDoor is the door beside what can not be avoided. One event: F1, a handler that reads and answers. A batch: F1, F6
-// and F3 together. "door" answers without Kafka, "acknowledged" only once a broker that keeps nothing has answered.
+// and F3 together. "door" answers without Kafka, "acknowledged" only once a broker that keeps nothing has answered; both take
+// events of a server. "browser" is the door for those of browsers, which it enriches.
 func BenchmarkDoor(b *testing.B) {
 	load, broker := startRole(b, "load"), startRole(b, "broker")
 	brokers := strings.Split(broker.line(b), ",")
 	batcher := batcherTo(b, brokers, nil)
+	doors := func(b *testing.B, events, requests int) []contender {
+		return []contender{
+			overLoopback(b, load, doorServer(b, nowhere{}, nowhere{}), "door", fromServer, events, requests),
+			overLoopback(b, load, doorServer(b, nowhere{}, nowhere{}), "browser", fromBrowser, events, requests),
+			overLoopback(b, load, doorServer(b, batcher, nowhere{}), "acknowledged", fromServer, events, requests),
+		}
+	}
 	b.Run("1 event", func(b *testing.B) {
-		compare(b, []contender{
-			overLoopback(b, load, bareSink(), "F1", 1, singles),
-			overLoopback(b, load, doorServer(b, nowhere{}, nowhere{}), "door", 1, singles),
-			overLoopback(b, load, doorServer(b, batcher, nowhere{}), "acknowledged", 1, singles),
-		}, 1)
+		floor := overLoopback(b, load, bareSink(), "F1", fromServer, 1, singles)
+		compare(b, append([]contender{floor}, doors(b, 1, singles)...), 1)
 	})
 	b.Run("batch of 50", func(b *testing.B) {
 		kept := &memory{}
@@ -372,12 +404,10 @@ func BenchmarkDoor(b *testing.B) {
 		for i := range ready {
 			ready[i].Key = []byte("one partition")
 		}
-		compare(b, []contender{
-			overLoopback(b, load, bareSink(), "F1", batchEvents, batches),
+		compare(b, append([]contender{
+			overLoopback(b, load, bareSink(), "F1", fromServer, batchEvents, batches),
 			sevenFields(b),
 			readyProduce(b, brokers, ready),
-			overLoopback(b, load, doorServer(b, nowhere{}, nowhere{}), "door", batchEvents, batches),
-			overLoopback(b, load, doorServer(b, batcher, nowhere{}), "acknowledged", batchEvents, batches),
-		}, 3)
+		}, doors(b, batchEvents, batches)...), 3)
 	})
 }
