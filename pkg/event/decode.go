@@ -52,6 +52,7 @@ type fields struct {
 	messageID                              []byte
 	timestamp, originalTimestamp, sentAt   []byte
 	properties, traits, context            []byte
+	writeKey                               []byte // of the sender; no part of an event
 }
 
 // read finds the members: the first of equal names, and names written without escapes before others.
@@ -109,6 +110,8 @@ func (f *fields) member(name string) *[]byte {
 		return &f.traits
 	case "context":
 		return &f.context
+	case writeKey:
+		return &f.writeKey
 	}
 	return nil
 }
@@ -122,8 +125,10 @@ func Decode(body []byte, m Meta) (*Event, error) {
 	if err != nil {
 		return nil, asError(err)
 	}
+	var f fields
+	f.read(body, list)
 	e := &Event{Meta: m, Body: body}
-	if err := e.read(list, shape, nil); err != nil {
+	if err := e.read(&f, shape, nil); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -139,7 +144,7 @@ func Complete(item []byte, fill Filling, m Meta) (*Event, error) {
 }
 
 // read fills e from the members of its body; r, if any, knows those of its context.
-func (e *Event) read(list []member, found shape, r *Reader) error {
+func (e *Event) read(f *fields, found shape, r *Reader) error {
 	body := e.Body
 	if err := found.check(); err != nil {
 		return err
@@ -147,11 +152,8 @@ func (e *Event) read(list []member, found shape, r *Reader) error {
 	if !utf8.Valid(body) {
 		return &Error{Reason: InvalidUTF8, Detail: "the event is not UTF-8 text"}
 	}
-	var f fields
-	f.read(body, list)
-
 	var err error
-	if e.Type, err = typeOf(&f); err != nil {
+	if e.Type, err = typeOf(f); err != nil {
 		return err
 	}
 	name, nameField := f.name, "name"
@@ -192,7 +194,7 @@ func (e *Event) read(list []member, found shape, r *Reader) error {
 	if err := e.readContext(r); err != nil {
 		return err
 	}
-	e.readTimes(&f)
+	e.readTimes(f)
 	return nil
 }
 

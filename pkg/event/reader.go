@@ -13,6 +13,14 @@ type Reader struct {
 	list                []member
 	found               shape
 	properties, context Object
+	fields              fields // of list
+
+	// Of the request that was split last.
+	outer  []member
+	spans  []span
+	raw    [][]byte // its items
+	items  listing
+	single bool // it is one event, and list has its members
 }
 
 // Decode is the function of that name, but the event, and the texts of it, are valid until the next Decode,
@@ -29,7 +37,37 @@ func (r *Reader) Compose(item []byte, fill Filling) ([]byte, error) {
 	if err := r.listed(item); err != nil {
 		return nil, err
 	}
+	return r.compose(item, fill)
+}
+
+// compose is Compose of the item of which the members are listed.
+func (r *Reader) compose(item []byte, fill Filling) ([]byte, error) {
+	if r.fields.lackNothing(fill) {
+		return item, nil
+	}
 	return compose(item, r.list, fill)
+}
+
+// lackNothing says that Compose has nothing to do, as nearly always.
+func (f *fields) lackNothing(fill Filling) bool {
+	if f.writeKey != nil || fill.Context != nil || fill.Integrations != nil {
+		return false
+	}
+	typ := fill.Type
+	if typ == "" {
+		var err error
+		if typ, err = typeOf(f); err != nil {
+			return false
+		}
+	}
+	if RawText(f.typ) != string(typ) || f.typ == nil {
+		return false
+	}
+	if fill.MessageID == nil {
+		return true
+	}
+	id, err := scalar("messageId", f.messageID, true)
+	return err != nil || id != ""
 }
 
 // DecodeComposed is Decode of what Compose returned last, or of another body made of it. Where it is still the item that
@@ -41,6 +79,17 @@ func (r *Reader) DecodeComposed(body []byte, m Meta) (*Event, error) {
 	return r.read(body, m)
 }
 
+// Forget lets go of what was read. It keeps the memory for what comes.
+func (r *Reader) Forget() {
+	r.event, r.fields, r.scan.b, r.single = Event{}, fields{}, nil, false
+	for _, o := range []*Object{&r.properties, &r.context} {
+		o.b, o.escaped = nil, nil
+	}
+	clear(r.raw)
+	r.raw = r.raw[:0]
+	r.items.reset()
+}
+
 // listed lists the members of body.
 func (r *Reader) listed(body []byte) error {
 	if r.scan.below == nil {
@@ -48,18 +97,20 @@ func (r *Reader) listed(body []byte) error {
 	}
 	r.scan.b, r.scan.depth, r.scan.deepest, r.scan.keys, r.scan.elems = body, 0, 0, 0, 0
 	r.properties.b, r.context.b = nil, nil
+	r.single = false
 	list, found, err := r.scan.whole(r.list[:0])
 	if err != nil {
 		return asError(err)
 	}
-	r.list, r.found = list, found
+	r.list, r.found, r.fields = list, found, fields{}
+	r.fields.read(body, list)
 	return nil
 }
 
 // read reads the event of which the members are listed.
 func (r *Reader) read(body []byte, m Meta) (*Event, error) {
 	r.event = Event{Meta: m, Body: body, alias: true}
-	if err := r.event.read(r.list, r.found, r); err != nil {
+	if err := r.event.read(&r.fields, r.found, r); err != nil {
 		return nil, err
 	}
 	return &r.event, nil

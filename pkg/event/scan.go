@@ -43,8 +43,12 @@ type scanner struct {
 	// no scan of their own; batchAt is where it begins.
 	batch   *[]span
 	batchAt int
-	// below, if any, names the list that the members of a member of the outermost object go to, so that they
-	// need no scan of their own; nil: none.
+	// items, if any, takes the members of these elements.
+	items *listing
+	// top is the depth of the members that below is asked about: 1, or within an item of a batch more.
+	top int
+	// below, if any, names the list that the members of a member of the outermost object, or of an item, go to, so that
+	// they need no scan of their own; nil: none.
 	below func(key []byte, from int) *[]member
 }
 
@@ -146,10 +150,14 @@ func (s *scanner) object(i int, list *[]member) (int, error) {
 		m.to = i
 		s.keys++
 		if list != nil {
-			if len(*list) == MaxKeys { // to be refused anyway: no memory for what a hostile sender makes up
+			switch {
+			case s.top > 1 && len(*list) == maxListed: // of all items together: this one may still be taken
+				s.items.full, list = true, nil
+			case len(*list) == MaxKeys: // to be refused anyway: no memory for what a hostile sender makes up
 				return i, tooManyKeys
+			default:
+				*list = append(*list, m)
 			}
-			*list = append(*list, m)
 		}
 		if i = skipSpace(b, i); i >= len(b) {
 			return i, bad(i, "the text ends inside an object")
@@ -174,7 +182,7 @@ func (s *scanner) memberValue(m *member) (int, error) {
 			i, err := s.text(m.from)
 			m.escaped = s.escapes
 			return i, err
-		case c == '{' && s.depth == 1 && s.below != nil && !m.keyEscaped:
+		case c == '{' && s.depth == s.top && s.below != nil && !m.keyEscaped:
 			return s.object(m.from, s.below(s.b[m.keyFrom:m.keyTo], m.from))
 		case c == '[' && s.depth == 1 && s.batch != nil && s.batchAt == 0 && !m.keyEscaped && string(s.b[m.keyFrom:m.keyTo]) == "batch":
 			s.batchAt = m.from
@@ -198,7 +206,12 @@ func (s *scanner) array(i int, list *[]span) (int, error) {
 	for {
 		from := i
 		var err error
-		if i, err = s.value(i); err != nil {
+		if list != nil && s.items != nil && list == s.batch {
+			i, err = s.item(i)
+		} else {
+			i, err = s.value(i)
+		}
+		if err != nil {
 			return i, err
 		}
 		s.elems++
@@ -222,6 +235,24 @@ func (s *scanner) array(i int, list *[]span) (int, error) {
 			return i, bad(i, "expected ',' or ']' behind an element")
 		}
 	}
+}
+
+// item scans an element of a batch, and lists its members.
+func (s *scanner) item(i int) (int, error) {
+	if i >= len(s.b) || s.b[i] != '{' {
+		s.items.all = append(s.items.all, listed{})
+		return s.value(i)
+	}
+	outer, l := *s, s.items
+	s.deepest, s.keys, s.elems, s.top, s.below = s.depth, 0, 0, s.depth+1, l.below
+	l.begin(i)
+	end, err := s.object(i, &l.members)
+	l.end(shape{s.deepest - outer.depth, s.keys, s.elems})
+	s.deepest, s.keys, s.elems = max(outer.deepest, s.deepest), outer.keys+s.keys, outer.elems+s.elems
+	if s.top, s.below = outer.top, outer.below; l.full {
+		s.items = nil
+	}
+	return end, err
 }
 
 // text scans the string at i, opening quote included.
@@ -374,6 +405,7 @@ func scanObject(b []byte, list []member) (_ []member, _ shape, err error) {
 
 func (s *scanner) whole(list []member) (_ []member, _ shape, err error) {
 	b := s.b
+	s.top = 1
 	i := skipSpace(b, 0)
 	if i >= len(b) {
 		return nil, shape{}, bad(i, "the text is empty")

@@ -11,7 +11,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/weft-cdp/weft/pkg/event"
 	"github.com/weft-cdp/weft/pkg/stream"
 )
 
@@ -101,14 +100,16 @@ func BenchmarkIntake(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				req, err := event.Split(body, 2500)
+				work := f.intake.desk()
+				req, err := work.reader.Split(body, 2500)
 				if err != nil {
 					b.Fatal(err)
 				}
 				req.Context = ctx
-				if _, err := f.records(&call{ep: endpoints["batch"], path: "/v1/batch", source: f.keys.find("wk_demo"), received: now}, req, &lease{b: &budget{max: 1 << 40}}, unsent); err != nil {
+				if _, err := f.records(&call{ep: endpoints["batch"], path: "/v1/batch", source: f.keys.find("wk_demo"), received: now}, req, work, &lease{b: &budget{max: 1 << 40}}, unsent); err != nil {
 					b.Fatal(err)
 				}
+				f.intake.release(work)
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*50), "ns/event")
 		})
@@ -123,11 +124,13 @@ func TestABatchMakesNoGarbagePerEvent(t *testing.T) {
 	c := &call{ep: endpoints["batch"], path: "/v1/batch", source: f.keys.find("wk_demo"), received: now}
 	room := &lease{b: &budget{max: 1 << 40}}
 	allocs := testing.AllocsPerRun(200, func() {
-		req, err := event.Split(body, 2500)
+		work := f.intake.desk()
+		req, err := work.reader.Split(body, 2500)
 		require.NoError(t, err)
-		recs, err := f.records(c, req, room, unsent)
+		recs, err := f.records(c, req, work, room, unsent)
 		require.NoError(t, err)
 		require.Len(t, recs, 50)
+		f.intake.release(work)
 	})
 	require.Less(t, allocs, 25.0)
 }

@@ -116,7 +116,9 @@ func (d *door) taken(c *call, body []byte, room *lease) answer {
 	if c.ep.typ != "" {
 		maxItems = 0 // a single call, also if it happens to have a member called batch
 	}
-	req, err := event.Split(body, maxItems)
+	work := d.intake.desk()
+	defer d.intake.release(work)
+	req, err := work.reader.Split(body, maxItems)
 	if c.source == nil {
 		if c.source = d.keys.find(req.WriteKey); c.source == nil {
 			if err != nil && req.WriteKey == "" {
@@ -143,7 +145,7 @@ func (d *door) taken(c *call, body []byte, room *lease) answer {
 	}
 	ctx, cancel := d.patience(c.ctx)
 	defer cancel()
-	recs, err := d.records(c, req, room, func(recs []record) error { return d.sendBy(ctx, recs) })
+	recs, err := d.records(c, req, work, room, func(recs []record) error { return d.sendBy(ctx, recs) })
 	if err != nil {
 		c.source.bucket.give(len(req.Items))
 	}
@@ -160,20 +162,20 @@ func (d *door) taken(c *call, body []byte, room *lease) answer {
 // records makes a record of each item, valid or not, and sends them, in order: at most max_request_bytes at a time, since
 // with the batch-level context in each event they may be many times what the request was. What the answer does not need
 // of those sent is let go.
-func (d *door) records(c *call, req event.Request, room *lease, send func([]record) error) ([]record, error) {
-	it := item{meta: c.source.meta(c.received), source: c.source, client: c.client, desk: d.intake.desk()}
-	defer d.intake.desks.Put(it.desk)
+// Their memory is the desk's.
+func (d *door) records(c *call, req event.Request, work *desk, room *lease, send func([]record) error) ([]record, error) {
+	it := item{meta: c.source.meta(c.received), source: c.source, client: c.client, desk: work}
 	it.meta.SentAt = req.SentAt
 	fill := event.Filling{Type: c.ep.typ, MessageID: newMessageID, Context: req.Context, Integrations: req.Integrations}
 	grows := req.Context != nil || req.Integrations != nil
-	recs := make([]record, len(req.Items))
+	recs := work.room(len(req.Items))
 	sent, size := 0, 0
 	for i, body := range req.Items {
 		at := place{}
 		if req.Batch {
 			at = place{"batch", i}
 		}
-		it.body = body
+		it.body, it.number = body, i+1
 		recs[i] = d.take(it, fill, c.path, at)
 		n := len(recs[i].Value)
 		if size > 0 && size+n > d.cfg.MaxRequestBytes {

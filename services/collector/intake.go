@@ -60,6 +60,19 @@ type desk struct {
 	reader  event.Reader
 	headers topic.MetaWriter
 	item    item // the one at hand: here, because steps get its address
+	recs    []record
+}
+
+// maxKeptRecords bounds the records for which a desk keeps memory: some 100 KB.
+const maxKeptRecords = 256
+
+// room is memory for the records of a request.
+func (d *desk) room(n int) []record {
+	if n > cap(d.recs) {
+		d.recs = make([]record, n)
+	}
+	d.recs = d.recs[:n]
+	return d.recs
 }
 
 func (in *intake) desk() *desk {
@@ -67,6 +80,17 @@ func (in *intake) desk() *desk {
 		return d
 	}
 	return &desk{}
+}
+
+// release takes a desk back when a request is answered. It holds nothing of it.
+func (in *intake) release(d *desk) {
+	if cap(d.recs) > maxKeptRecords {
+		d.recs = nil
+	}
+	clear(d.recs)
+	d.item = item{}
+	d.reader.Forget()
+	in.desks.Put(d)
 }
 
 // newIntake reads the suppression list for the first time.
@@ -114,7 +138,7 @@ type record struct {
 func (in *intake) take(it item, fill event.Filling, origin string, at place) record {
 	if it.desk == nil {
 		it.desk = in.desk()
-		defer in.desks.Put(it.desk)
+		defer in.release(it.desk)
 	}
 	came := it.body
 	it.desk.item = it
@@ -165,7 +189,7 @@ func (in *intake) take(it item, fill event.Filling, origin string, at place) rec
 // complete fills in what the sender left out, has the source's steps done, and reads the event. There may be an event
 // beside an error: of a step that refuses it.
 func complete(it *item, fill event.Filling) (*event.Event, error) {
-	body, err := it.desk.reader.Compose(it.body, fill)
+	body, err := it.desk.reader.ComposeItem(it.number-1, it.body, fill)
 	if err != nil {
 		return nil, err
 	}

@@ -65,6 +65,7 @@ type item struct {
 	client client
 	passed bool  // it went through the door before: what is done with an event once is done
 	desk   *desk // nil: one is found for it
+	number int   // from 1, in the request that the desk's reader has split; 0: it is of none
 }
 
 // step is one thing that a source does with each of its items, valid or not. It is safe for concurrent use, does no
