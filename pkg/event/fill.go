@@ -1,9 +1,9 @@
 package event
 
-// Filler adds to contexts of events, one after another, without garbage but the new bodies. Its zero value is
-// ready. It is for one goroutine.
-type Filler struct {
-	body   []member
+import "slices"
+
+// filler is the memory of FillContext.
+type filler struct {
 	levels [2]fillLevel // the context, and an object in it
 	out    []byte
 }
@@ -16,17 +16,33 @@ type fillLevel struct {
 	merged    []byte
 }
 
+// Look lists the members of a body, for RawMember, ContextObject and FillContext, unless it is the body that was read or made
+// last. The error is an *Error.
+func (r *Reader) Look(body []byte) error {
+	if b := r.scan.b; len(b) > 0 && len(b) == len(body) && &b[0] == &body[0] {
+		return nil
+	}
+	return r.listed(body)
+}
+
+// LookedContext is the members of the context of the body that was looked at last, and LookedProperties its properties as
+// they came.
+func (r *Reader) LookedContext() *Object { return r.context.settled(r.scan.b, r.fields.context) }
+
+// LookedProperties is the properties as they came.
+func (r *Reader) LookedProperties() []byte { return r.fields.properties }
+
 // FillContext adds to an event's context what fill, an object, has and the context has not, or as null; members of
 // members likewise. So nothing that the sender said is changed. The body is edited as text: digits, escapes, key
 // order and duplicate keys of everything else stay as they came. body is not changed; if there is nothing to add
 // it is returned itself. A context that is no object is left alone: Decode refuses it. The error is an *Error.
-func (f *Filler) FillContext(body, fill []byte) ([]byte, error) {
-	list, _, err := scanObject(body, f.body[:0])
-	if err != nil {
-		return nil, asError(err)
+//
+// What Compose has returned is not scanned again for it, and DecodeComposed does not scan again what it returns.
+func (r *Reader) FillContext(body, fill []byte) ([]byte, error) {
+	if err := r.Look(body); err != nil {
+		return nil, err
 	}
-	f.body = list
-	at := findMember(body, list, "context")
+	at := findMember(body, r.list, "context")
 	own := emptyObject
 	if at != nil {
 		raw, err := object("context", body[at.from:at.to])
@@ -37,24 +53,77 @@ func (f *Filler) FillContext(body, fill []byte) ([]byte, error) {
 			own = raw
 		}
 	}
-	context, changed, err := f.fill(own, fill, 0)
-	switch {
-	case err != nil:
+	context, changed, err := r.filler.fill(own, fill, 0)
+	if err != nil {
 		return nil, err
-	case !changed:
-		return body, nil
-	case at == nil:
-		f.out = append(append(append(f.out[:0], `"context":`...), context...), ',')
-		return apply(body, f.out, len(list) == 0, nil), nil
 	}
-	return apply(body, nil, false, []edit{{at.from, at.to, context}}), nil
+	if !changed {
+		return body, nil
+	}
+	behind := skipSpace(body, 0) + 1 // the opening brace
+	if at == nil {
+		r.filler.out = append(append(append(r.filler.out[:0], `"context":`...), context...), ',')
+		out := apply(body, r.filler.out, len(r.list) == 0, nil)
+		r.move(0, 1+len(r.filler.out)-behind)
+		r.list = slices.Insert(r.list, 0, member{keyFrom: 2, keyTo: 2 + len("context"), from: 1 + len(`"context":`), to: len(r.filler.out)})
+		r.filled(out, &r.list[0])
+		return out, nil
+	}
+	out := apply(body, nil, false, []edit{{at.from, at.to, context}})
+	end := at.to
+	r.move(0, 1-behind)
+	r.move(end+1-behind, len(context)-(at.to-at.from))
+	r.filled(out, at)
+	return out, nil
+}
+
+// move adds by to the positions of what is listed from a position on.
+func (r *Reader) move(from, by int) {
+	if by == 0 {
+		return
+	}
+	for i := range r.list {
+		m := &r.list[i]
+		for _, at := range [...]*int{&m.keyFrom, &m.keyTo, &m.from, &m.to} {
+			if *at >= from {
+				*at += by
+			}
+		}
+	}
+	if o := &r.properties; o.b != nil && o.from >= from {
+		for i := range o.list {
+			m := &o.list[i]
+			m.keyFrom, m.keyTo, m.from, m.to = m.keyFrom+by, m.keyTo+by, m.from+by, m.to+by
+		}
+		o.from += by
+	}
+}
+
+// filled notes that the body is out now, in which the context at that member is new.
+func (r *Reader) filled(out []byte, at *member) {
+	r.scan.b, r.fields = out, fields{}
+	r.fields.read(out, r.list)
+	if r.properties.b != nil {
+		r.properties.b = out
+	}
+	s := scanner{b: out, depth: 1, top: 1}
+	r.context.list = r.context.list[:0]
+	if _, err := s.object(at.from, &r.context.list); err != nil {
+		r.scan.b = nil // too much has become of it: Decode says it
+		return
+	}
+	r.context.b, r.context.from, r.context.escaped = out, at.from, r.context.escaped[:0]
+	r.found.deepest, r.found.keys, r.found.elems = max(r.found.deepest, s.deepest), r.found.keys+s.keys+1, r.found.elems+s.elems
+	if r.found.check() != nil {
+		r.scan.b = nil // maybe too much: what was in the context before has been counted twice
+	}
 }
 
 var emptyObject = []byte("{}")
 
 // fill adds to own the members of more that it lacks, and, on the first level, those of its objects. What it returns
 // is good until the next object of that level.
-func (f *Filler) fill(own, more []byte, level int) (_ []byte, changed bool, err error) {
+func (f *filler) fill(own, more []byte, level int) (_ []byte, changed bool, err error) {
 	l := &f.levels[level]
 	if l.own, _, err = scanObject(own, l.own[:0]); err != nil {
 		return nil, false, asError(err)

@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"encoding/json"
+	"reflect"
 	"testing"
 	"unicode/utf8"
 
@@ -24,13 +25,13 @@ func TestFillContext(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			body := []byte(c.body)
-			got, err := new(Filler).FillContext(body, []byte(c.fill))
+			got, err := new(Reader).FillContext(body, []byte(c.fill))
 			require.NoError(t, err)
 			require.Equal(t, c.want, string(got))
 			require.Equal(t, c.body, string(body))
 		})
 	}
-	_, err := new(Filler).FillContext([]byte(`[`), []byte(`{}`))
+	_, err := new(Reader).FillContext([]byte(`[`), []byte(`{}`))
 	require.Equal(t, InvalidJSON, Reason(err, ""))
 }
 
@@ -38,12 +39,15 @@ func TestFillContext(t *testing.T) {
 func FuzzFillContext(f *testing.F) {
 	f.Add([]byte(`{"context":{"ip":"1.2.3.4","os":{"name":"x"}},"n":1.00}`), []byte(`{"os":{"version":"1"},"ip":"x"}`))
 	f.Add([]byte(` { "context" : null } `), []byte(`{"a":{"b":1}}`))
+	f.Add([]byte(` {"type":"page","userId":"u","properties":{"a":1},"timestamp":"2026-01-02T00:00:00Z"}`), []byte(`{"a":{"b":1}}`))
+	f.Add([]byte(`{"type":"page","context":{"c":{"d":1},"traits":{"email":"e"}},"messageId":"m","properties":{"a":{"b":1}}}`), []byte(`{"c":{"e":1}}`))
+	f.Add([]byte(`{"properties":{"a":1},"type":"page","c\u006fntext":[],"context":{},"context":{"x":1}}`), []byte(`{"c":{"e":1}}`))
 	f.Fuzz(func(t *testing.T, body, fill []byte) {
 		if !json.Valid(fill) || bytes.TrimSpace(fill)[0] != '{' || !utf8.Valid(fill) {
 			fill = []byte(`{"ip":"x"}`)
 		}
 		before := bytes.Clone(body)
-		var x Filler
+		var x Reader
 		out, err := x.FillContext(body, fill)
 		if !bytes.Equal(before, body) {
 			t.Fatal("the body was changed")
@@ -53,6 +57,16 @@ func FuzzFillContext(f *testing.F) {
 		}
 		if !json.Valid(out) {
 			t.Fatalf("%q became %q", body, out)
+		}
+		var fresh Reader
+		e, err := x.DecodeComposed(out, Meta{ReceivedAt: received})
+		alone, err2 := fresh.Decode(out, Meta{ReceivedAt: received})
+		if !reflect.DeepEqual(err, err2) {
+			t.Fatalf("%q became %q: %v, alone %v", body, out, err, err2)
+		}
+		if err == nil {
+			alone.alias = false
+			sameEvent(t, &x, e, alone)
 		}
 		again, err := x.FillContext(out, fill)
 		if err != nil || !bytes.Equal(again, out) {

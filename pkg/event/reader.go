@@ -21,6 +21,8 @@ type Reader struct {
 	raw    [][]byte // its items
 	items  listing
 	single bool // it is one event, and list has its members
+
+	filler filler
 }
 
 // Decode is the function of that name, but the event, and the texts of it, are valid until the next Decode,

@@ -48,8 +48,11 @@ type answer struct {
 }
 
 func ok(body string) answer {
-	return answer{status: http.StatusOK, body: []byte(body), contentType: "application/json"}
+	return answer{status: http.StatusOK, body: []byte(body), contentType: contentJSON}
 }
+
+// success is the answer to a request of which everything is stored, and of what is taken and not kept.
+var success = ok(`{"success":true}`)
 
 // refusal is the body of an error.
 type refusal struct {
@@ -71,7 +74,7 @@ func refuse(status int, code, message string) answer {
 }
 
 func refuseAll(status int, r refusal) answer {
-	return answer{status: status, code: r.Code, body: encoded(r), contentType: "application/json"}
+	return answer{status: status, code: r.Code, body: encoded(r), contentType: contentJSON}
 }
 
 func encoded(v any) []byte {
@@ -136,7 +139,7 @@ func (s *source) stored(recs []record, isBatch bool) answer {
 	}
 	switch {
 	case len(rejected) == 0:
-		return ok(`{"success":true}`)
+		return success
 	case len(rejected) < len(recs):
 	case !isBatch && (s.strict || recs[0].reason == event.TooLarge):
 		return refuse(s.status(recs[0].reason), recs[0].reason, rejected[0].Message)

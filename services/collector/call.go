@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -254,29 +255,31 @@ func (d *door) send(ctx context.Context, recs []record) error {
 
 // sendBy returns nil when Kafka has all records.
 func (d *door) sendBy(ctx context.Context, recs []record) error {
-	valid := make([]stream.Record, 0, len(recs))
+	p := d.trays.get()
+	defer d.trays.put(p)
 	var invalid []stream.Record
 	for i := range recs {
 		switch {
 		case recs[i].left != "":
 		case recs[i].reason == "":
-			valid = append(valid, recs[i].Record)
+			p.recs = append(p.recs, recs[i].Record)
 		default:
 			invalid = append(invalid, recs[i].Record)
 		}
 	}
-	rejected := make(chan error, 1)
+	var rejected chan error
 	if len(invalid) > 0 {
+		rejected = make(chan error, 1)
 		go func() { rejected <- d.rejected.SendAll(ctx, invalid) }()
-	} else {
-		rejected <- nil
 	}
 	var err error
-	if len(valid) > 0 {
-		err = d.collected.SendAll(ctx, valid)
+	if len(p.recs) > 0 {
+		err = d.collected.SendAll(ctx, p.recs)
 	}
-	if err2 := <-rejected; err2 != nil {
-		return err2
+	if rejected != nil {
+		if err2 := <-rejected; err2 != nil {
+			return err2
+		}
 	}
 	if at := (*stream.RecordError)(nil); errors.As(err, &at) {
 		err = d.sendSingly(ctx, recs)
@@ -286,6 +289,27 @@ func (d *door) sendBy(ctx context.Context, recs []record) error {
 	}
 	d.intake.allAcknowledged(recs)
 	return nil
+}
+
+// trays are memory for records to be sent, used again. Safe for concurrent use.
+type trays struct{ pool sync.Pool }
+
+type tray struct{ recs []stream.Record }
+
+func (ts *trays) get() *tray {
+	if p, ok := ts.pool.Get().(*tray); ok {
+		return p
+	}
+	return &tray{}
+}
+
+func (ts *trays) put(p *tray) {
+	if cap(p.recs) > maxKeptRecords {
+		return
+	}
+	clear(p.recs)
+	p.recs = p.recs[:0]
+	ts.pool.Put(p)
 }
 
 // sendSingly finds the records that the broker itself refuses, because its limit is below ours, and puts their

@@ -53,8 +53,8 @@ type Deps struct {
 	SpoolFile func(path string) (spool.File, error)
 }
 
-// sender hands over records and returns nil only when all in-sync replicas have all of them. Keys and values
-// must not be changed afterwards. *stream.Batcher is one.
+// sender hands over records and returns nil only when all in-sync replicas have all of them. Keys, values and headers
+// must not be changed afterwards; the slice is its caller's again. *stream.Batcher is one.
 type sender interface {
 	SendAll(ctx context.Context, recs []stream.Record) error
 }

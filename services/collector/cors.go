@@ -5,22 +5,34 @@ import "net/http"
 // allowedHeaders are named, because "*" does not cover Authorization by the Fetch standard.
 const allowedHeaders = "Authorization, Content-Type, Content-Encoding, Accept, X-Retry-Count, X-Requested-With"
 
+// Values of headers that stand on every answer, made once: nobody changes them, and to add to one makes a copy.
+var (
+	anyOrigin      = []string{"*"}
+	yes            = []string{"true"}
+	varyOrigin     = []string{"Origin"}
+	exposedHeaders = []string{"Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"}
+	noSniffing     = []string{"nosniff"}
+	asJSON         = []string{contentJSON}
+)
+
+// contentJSON is the type of most answers.
+const contentJSON = "application/json"
+
 // maxRequestedHeaders bounds what of Access-Control-Request-Headers is echoed.
 const maxRequestedHeaders = 1024
 
 // cors lets any page send: the write key is what admits, and no cookie is ever looked at. The headers stand on
 // every answer, because to a browser an error without them is a broken network, and it retries for ever.
 func cors(h http.Header, r *http.Request) {
-	origin := r.Header.Get("Origin")
-	if origin == "" {
-		h.Set("Access-Control-Allow-Origin", "*")
+	if origin := r.Header["Origin"]; len(origin) == 0 || origin[0] == "" {
+		h["Access-Control-Allow-Origin"] = anyOrigin
 	} else {
 		// Named, since sendBeacon sends with credentials, for which browsers refuse "*".
-		h.Set("Access-Control-Allow-Origin", origin)
-		h.Set("Access-Control-Allow-Credentials", "true")
+		h["Access-Control-Allow-Origin"] = origin[:1:1]
+		h["Access-Control-Allow-Credentials"] = yes
 	}
-	h.Set("Vary", "Origin")
-	h.Set("Access-Control-Expose-Headers", "Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset")
+	h["Vary"] = varyOrigin
+	h["Access-Control-Expose-Headers"] = exposedHeaders
 	if r.Method != http.MethodOptions {
 		return
 	}

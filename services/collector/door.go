@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -58,6 +57,7 @@ type door struct {
 	budget              *budget
 	strangers           share // of the bytes in flight: of requests whose source is not known yet
 	collected, rejected sender
+	trays               trays
 	secret              []byte
 	page                *template.Template
 	metrics             *metrics
@@ -98,8 +98,10 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set(kv[0], kv[1])
 	}
 	if a.contentType != "" {
-		h.Set("Content-Type", a.contentType)
-		h.Set("X-Content-Type-Options", "nosniff")
+		if h["Content-Type"] = asJSON; a.contentType != contentJSON {
+			h["Content-Type"] = []string{a.contentType}
+		}
+		h["X-Content-Type-Options"] = noSniffing
 	}
 	w.WriteHeader(a.status)
 	if r.Method != http.MethodHead && len(a.body) > 0 {
@@ -107,8 +109,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			d.log.Debug("answer not delivered", zap.String("endpoint", name), zap.Error(err))
 		}
 	}
-	d.metrics.requests.WithLabelValues(name, strconv.Itoa(a.status)).Inc()
-	d.metrics.seconds.WithLabelValues(name).Observe(time.Since(began).Seconds())
+	d.metrics.answered(name, a.status, time.Since(began))
 	d.metrics.inFlight.Set(float64(d.budget.used.Load()))
 }
 
@@ -137,7 +138,7 @@ func (d *door) route(r *http.Request) (name string, a answer) {
 		}
 		return "beacon", d.call(r, endpoint{name: "beacon", keyInURL: true}, path)
 	case isV1 && below == "m": // the browser SDK's metrics about itself: taken, not kept
-		return "metrics", ok(`{"success":true}`)
+		return "metrics", success
 	case isV1 && isSettings && hasSettings && !strings.Contains(key, "/"):
 		return "settings", d.settings(r, key)
 	case isHook:

@@ -1,7 +1,6 @@
 package collector
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -31,11 +30,17 @@ func enrichStep(proxies enrich.Proxies, s config.Source) (step, error) {
 		return nil, nil
 	}
 	return func(it *item) error {
-		if addressOnly && keep && !bytes.Contains(it.body, []byte(`"direct"`)) {
-			return nil
+		in := &it.desk.reader
+		if addressOnly && keep {
+			if err := in.Look(it.body); err != nil {
+				return err
+			}
+			if string(in.LookedContext().Find("direct").Raw) != "true" {
+				return nil // there is nothing to add
+			}
 		}
 		r := enrich.Request{IP: proxies.ClientIP(it.client.ip, it.client.forwardedFor), UserAgent: it.client.userAgent}
-		body, bot, err := e.Apply(it.body, r)
+		body, bot, err := e.Apply(in, it.body, r)
 		if err != nil {
 			return err
 		}

@@ -53,7 +53,7 @@ func (s *Service) server() (*http.Server, error) {
 func paced(next http.Handler, chunk time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body != nil && r.Body != http.NoBody {
-			r.Body = &pacedBody{ReadCloser: r.Body, control: http.NewResponseController(w), chunk: chunk, end: time.Now().Add(readTimeout)}
+			r.Body = &pacedBody{ReadCloser: r.Body, control: http.NewResponseController(w), chunk: chunk}
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -63,11 +63,15 @@ type pacedBody struct {
 	io.ReadCloser
 	control *http.ResponseController
 	chunk   time.Duration
-	end     time.Time
+	end     time.Time // for the whole; zero before the first Read
 }
 
 func (b *pacedBody) Read(p []byte) (int, error) {
-	by := time.Now().Add(b.chunk)
+	now := time.Now()
+	if b.end.IsZero() {
+		b.end = now.Add(readTimeout)
+	}
+	by := now.Add(b.chunk)
 	if b.end.Before(by) {
 		by = b.end
 	}

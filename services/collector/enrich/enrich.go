@@ -59,9 +59,9 @@ type Enricher struct {
 
 // work is what one event is enriched with, to be used again for the next.
 type work struct {
-	top, context, inner event.Object
-	filler              event.Filler
-	fill                []byte
+	context *event.Object // the event's, in the reader that looks at it
+	inner   event.Object
+	fill    []byte
 }
 
 // New checks the options.
@@ -78,35 +78,36 @@ func New(opt Options) (*Enricher, error) {
 	return &Enricher{opt: opt, ip: path, work: sync.Pool{New: func() any { return new(work) }}}, nil
 }
 
-// Apply returns the event with what its request adds, and whether a bot sent it. body is an event that Compose has
-// made; it is not changed. The error is an *event.Error.
-func (e *Enricher) Apply(body []byte, r Request) (out []byte, bot bool, err error) {
+// Apply returns the event with what its request adds, and whether a bot sent it. body is an event that Compose of in has
+// made, or another reader's; it is not changed. The error is an *event.Error.
+func (e *Enricher) Apply(in *event.Reader, body []byte, r Request) (out []byte, bot bool, err error) {
+	if err := in.Look(body); err != nil {
+		return nil, false, err
+	}
 	w, ok := e.work.Get().(*work)
 	if !ok {
 		w = new(work)
 	}
 	defer e.work.Put(w)
-	w.top.Read(body)
-	w.context.Read(w.top.Find("context").Raw)
-	page := w.context.Find("page").Raw
-	properties := w.top.Find("properties").Raw
+	w.context = in.LookedContext()
 	w.fill = append(w.fill[:0], '{')
 	if string(w.context.Find("historical").Raw) == "true" {
 		r = Request{} // whoever sends it now is not who made it then
 	}
+	hides := e.opt.IP != IPKeep && !w.context.Find("ip").Absent()
 	e.address(w, r)
 	if e.opt.Agents {
 		bot = e.agent(w, r)
-		e.campaign(w, page, properties)
+		e.campaign(w, w.context.Find("page").Raw, in.LookedProperties())
 	}
 	out = body
 	if len(w.fill) > 1 {
 		w.fill[len(w.fill)-1] = '}' // the last comma
-		if out, err = w.filler.FillContext(body, w.fill); err != nil {
+		if out, err = in.FillContext(body, w.fill); err != nil {
 			return nil, bot, err
 		}
 	}
-	if e.opt.IP != IPKeep && !w.context.Find("ip").Absent() {
+	if w.context = nil; hides {
 		out = e.ip.Replace(out, e.hide)
 	}
 	return out, bot, nil
