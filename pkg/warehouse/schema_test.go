@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
@@ -141,6 +142,8 @@ func TestSQLSnapshots(t *testing.T) {
 		Events().InsertSQL(), RejectedEvents().InsertSQL(), Identities().InsertSQL(), Redirects().InsertSQL(), Moves().InsertSQL(),
 		Profiles().InsertSQL(), AudienceChanges().InsertSQL(), Messages().InsertSQL(), Receipts().InsertSQL(),
 		balanceSQL, rejectionsSQL, doublesSQL(), highestSQL(offsetTables), fmt.Sprintf(storedSQL, TableEvents), ledgerSQL,
+		fmt.Sprintf(currentSQL, uuid.Max), fmt.Sprintf(linksSQL, membersOf(uuid.Max)), fmt.Sprintf(causesSQL, membersOf(uuid.Max)),
+		fmt.Sprintf(profileEventsSQL, membersOf(uuid.Max)),
 	} {
 		fmt.Fprintf(&b, "%s;\n\n", sql)
 	}

@@ -38,7 +38,7 @@ func TestAnalystReadsViewsAndNothingElse(t *testing.T) {
 			"funnel": between + "window = 86400)", "carts": "(within = 60)", "cart_abandonment": between + "within = 60)",
 			"recovered_carts": between + "within = 60)", "recovery": between + "within = 60)",
 			"identity_intervals": "(known = '')", "identity_at": "(at = '2026-01-01', known = '')",
-			"person_of": "(type = 'email', value = 'a@example.org', at = '2026-01-01', known = '')",
+			"person_of":           "(type = 'email', value = 'a@example.org', at = '2026-01-01', known = '')",
 			"events_by_person_at": "(at = '2026-01-01', known = '2026-01-01')", "events_by_person_then": "(known = '')",
 			"person_timeline": "(person = '00000000-0000-8000-8000-000000000001')",
 		}[view]

@@ -17,6 +17,7 @@ func commands(a *app) []*cobra.Command {
 		newAuditCommand(a),
 		newCheckCommand(a),
 		newConfigCommand(),
+		newIdentityCommand(a),
 		newJourneyCommand(a),
 		newPlanCommand(a),
 		newRebuildCommand(a),

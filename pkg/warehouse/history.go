@@ -1,0 +1,156 @@
+package warehouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// currentSQL is whose a node is today; no row if it was never moved.
+const currentSQL = `SELECT argMax(person, (incarnation, version)) AS person FROM ${database}.identity_moves
+WHERE node = toUUID('%s') GROUP BY node`
+
+// membersSQL is the nodes of a person today, itself included.
+const membersSQL = `SELECT node FROM ${database}.identity_moves
+WHERE node IN (SELECT node FROM ${database}.identity_moves WHERE person = toUUID('%[1]s'))
+GROUP BY node HAVING argMax(person, (incarnation, version)) = toUUID('%[1]s')
+UNION ALL SELECT toUUID('%[1]s')`
+
+// linksSQL reads the evidence of the merges that made a person: each piece of each merge once, however often that was
+// published, with when that was first known.
+const linksSQL = `SELECT i.loser AS loser, i.winner AS winner, i.n AS n, any(i.type) AS type, any(i.value) AS value, any(i.node) AS node,
+    any(i.rule) AS rule, i.cause AS cause, any(i.message_id) AS message_id, min(i.time) AS time, max(i.members) AS members,
+    any(m.known_from) AS known_from
+FROM ${database}.identities AS i
+LEFT JOIN
+(
+    SELECT node, person, min(known_from) AS known_from FROM ${database}.identity_moves
+    WHERE node IN (%[1]s) GROUP BY node, person
+) AS m ON i.loser = m.node AND i.winner = m.person
+WHERE i.loser IN (%[1]s)
+GROUP BY loser, winner, cause, n
+ORDER BY time, loser, n`
+
+// causesSQL finds the stored events that made a person's links.
+const causesSQL = `SELECT message_id, received_at, brand, source, type, name, topic, partition, offset FROM ${database}.events
+WHERE message_id IN (SELECT message_id FROM ${database}.identities WHERE loser IN (%[1]s))
+    AND received_at IN (SELECT time FROM ${database}.identities WHERE loser IN (%[1]s))`
+
+// profileEventsSQL counts a person's events under the profile ids that they were stored with.
+const profileEventsSQL = `SELECT profile_id, count() AS events, min(received_at) AS first, max(received_at) AS last,
+    anyLastIf(user_id, user_id != '') AS user_id, anyLastIf(anonymous_id, anonymous_id != '') AS anonymous_id
+FROM ${database}.events WHERE profile_id IN (%s)
+GROUP BY profile_id ORDER BY profile_id`
+
+// LinkRow is one piece of evidence of a merge.
+type LinkRow struct {
+	Loser     uuid.UUID `ch:"loser"`
+	Winner    uuid.UUID `ch:"winner"`
+	N         uint16    `ch:"n"`
+	Type      string    `ch:"type"` // empty: the merge has no evidence
+	Value     string    `ch:"value"`
+	Node      uuid.UUID `ch:"node"`
+	Rule      string    `ch:"rule"`
+	Cause     string    `ch:"cause"`
+	MessageID string    `ch:"message_id"`
+	Time      time.Time `ch:"time"`
+	Members   uint32    `ch:"members"`    // of the loser
+	KnownFrom time.Time `ch:"known_from"` // 1970: stored before that was kept
+}
+
+// CauseRow is a stored event that made a link.
+type CauseRow struct {
+	MessageID  string    `ch:"message_id"`
+	ReceivedAt time.Time `ch:"received_at"`
+	Brand      string    `ch:"brand"`
+	Source     string    `ch:"source"`
+	Type       string    `ch:"type"`
+	Name       string    `ch:"name"`
+	Topic      string    `ch:"topic"`
+	Partition  uint32    `ch:"partition"`
+	Offset     uint64    `ch:"offset"`
+}
+
+// ProfileEventsRow is what is stored under one profile id.
+type ProfileEventsRow struct {
+	Profile     uuid.UUID `ch:"profile_id"`
+	Events      uint64    `ch:"events"`
+	First       time.Time `ch:"first"`
+	Last        time.Time `ch:"last"`
+	UserID      string    `ch:"user_id"` // one of those in the events
+	AnonymousID string    `ch:"anonymous_id"`
+}
+
+// CurrentPerson is whose a node is today: its own, unless a merge has moved it.
+func (c *Client) CurrentPerson(ctx context.Context, node uuid.UUID) (uuid.UUID, error) {
+	var rows []struct {
+		Person uuid.UUID `ch:"person"`
+	}
+	if err := c.ask(ctx, &rows, fmt.Sprintf(currentSQL, node)); err != nil {
+		return uuid.Nil, fmt.Errorf("look up a person: %w", err)
+	}
+	if len(rows) == 0 {
+		return node, nil
+	}
+	return rows[0].Person, nil
+}
+
+// PersonMembers is the nodes of a person today, itself included, in no order.
+func (c *Client) PersonMembers(ctx context.Context, person uuid.UUID) ([]uuid.UUID, error) {
+	var rows []struct {
+		Node uuid.UUID `ch:"node"`
+	}
+	if err := c.ask(ctx, &rows, membersOf(person)); err != nil {
+		return nil, fmt.Errorf("list a person's identifiers: %w", err)
+	}
+	out := make([]uuid.UUID, len(rows))
+	for i, r := range rows {
+		out[i] = r.Node
+	}
+	return out, nil
+}
+
+// PersonLinks is the evidence of the merges that made a person, by time.
+func (c *Client) PersonLinks(ctx context.Context, person uuid.UUID) ([]LinkRow, error) {
+	var rows []LinkRow
+	if err := c.ask(ctx, &rows, fmt.Sprintf(linksSQL, membersOf(person))); err != nil {
+		return nil, fmt.Errorf("list a person's links: %w", err)
+	}
+	return rows, nil
+}
+
+// PersonCauses is the stored events that made a person's links. Others of the same message ids may be among them.
+func (c *Client) PersonCauses(ctx context.Context, person uuid.UUID) ([]CauseRow, error) {
+	var rows []CauseRow
+	if err := c.ask(ctx, &rows, fmt.Sprintf(causesSQL, membersOf(person))); err != nil {
+		return nil, fmt.Errorf("find the events of a person's links: %w", err)
+	}
+	return rows, nil
+}
+
+// PersonEvents counts a person's events by the profile id that each is stored with.
+func (c *Client) PersonEvents(ctx context.Context, person uuid.UUID) ([]ProfileEventsRow, error) {
+	var rows []ProfileEventsRow
+	if err := c.ask(ctx, &rows, fmt.Sprintf(profileEventsSQL, membersOf(person))); err != nil {
+		return nil, fmt.Errorf("count a person's events: %w", err)
+	}
+	return rows, nil
+}
+
+func membersOf(person uuid.UUID) string { return fmt.Sprintf(membersSQL, person) }
+
+// ErrNoSchema means that journey-writer has not made the tables yet.
+var ErrNoSchema = errors.New("the tables are not there yet: journey-writer makes them at its first start")
+
+// ask is Select for questions about people.
+func (c *Client) ask(ctx context.Context, dest any, sql string) error {
+	err := c.Select(ctx, dest, sql)
+	if code, ok := serverCode(err); ok && (code == 60 || code == 81) { // UNKNOWN_TABLE, UNKNOWN_DATABASE
+		return fmt.Errorf("%w: %s", ErrNoSchema, strings.ToValidUTF8(err.Error(), "?"))
+	}
+	return err
+}
