@@ -140,6 +140,16 @@ chaos-parts: build clickhouse redis # what chaos runs, built and fetched
 	@scripts/fetch-kafka
 	@go build -o bin/chaos ./scripts/chaos
 
+# How long Kafka is away, events per second meanwhile, and the spool's bound in bytes, if it is to run full: make outage MINUTES=1 SPOOL=67108864.
+RATE ?= 2000
+SPOOL ?= 0
+
+.PHONY: outage
+outage: MINUTES = 5
+outage: bin/testservers ## Kill Kafka under load for minutes: nothing acknowledged is lost, and at what price (MINUTES= RATE= SPOOL=67108864)
+	{ scripts/machine; bin/testservers run -- go test -tags integration -count=1 -timeout $(BENCH_TIMEOUT) -v -run '^TestOutage$$' $(E2E) \
+		-outage.for $(MINUTES)m -outage.rate $(RATE) -outage.spool $(SPOOL) -outage.judge $(ARGS); } 2>&1 | tee bin/outage.txt
+
 .PHONY: generate
 generate: ## Write weft.example.yaml anew from the code
 	go test ./pkg/config -run Example -update

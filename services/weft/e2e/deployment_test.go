@@ -48,10 +48,13 @@ const (
 
 // options shape a deployment; the zero value is right for most tests.
 type options struct {
-	partitions int    // 0: fewPartitions
-	delay      string // of the journey; "": an hour, which no test waits for
-	till       bool   // with the till inlet
-	database   string // "": one of its own
+	partitions int      // 0: fewPartitions
+	delay      string   // of the journey; "": an hour, which no test waits for
+	till       bool     // with the till inlet
+	database   string   // "": one of its own
+	broker     string   // address of a Kafka; "": the shared one
+	services   []string // nil: all
+	environ    []string // of all services
 	// sources makes topics and gives files for the collector's sources_dir; nil: none.
 	sources func(d *deployment) map[string]string
 }
@@ -96,7 +99,10 @@ func deploy(t *testing.T, opt options) *deployment {
 	}
 	d.configFile = filepath.Join(d.dir, "weft.yaml")
 	d.journey = filepath.Join(d.dir, "journeys", "abandoned-cart.yaml")
-	d.kafka = newForeign(t)
+	if d.opt.broker == "" {
+		d.opt.broker = shared.kafka
+	}
+	d.kafka = newForeign(t, d.opt.broker)
 	t.Cleanup(d.clean) // after the processes have stopped: clean-ups run last to first
 	d.configure()
 	if opt.till {
@@ -130,6 +136,9 @@ func (d *deployment) addSources() {
 
 // names are the services in the order of the pipeline.
 func (d *deployment) names() []string {
+	if d.opt.services != nil {
+		return d.opt.services
+	}
 	return []string{collector, stitcher, builder, activator, writer}
 }
 
@@ -141,7 +150,7 @@ func (d *deployment) configure() {
 	if d.opt.till {
 		inlets = fmt.Sprintf(tillInlet, d.till)
 	}
-	text := fmt.Sprintf(configuration, shared.kafka, shared.redis, shared.clickHouse, d.database, d.prefix, d.opt.partitions,
+	text := fmt.Sprintf(configuration, d.opt.broker, shared.redis, shared.clickHouse, d.database, d.prefix, d.opt.partitions,
 		door, inlets, api, filepath.Dir(d.journey), d.door, d.mail.address, filepath.Join(d.dir, "data"))
 	require.NoError(d.t, os.WriteFile(d.configFile, []byte(text), 0o600))
 	require.NoError(d.t, os.MkdirAll(filepath.Dir(d.journey), 0o700))
@@ -149,11 +158,17 @@ func (d *deployment) configure() {
 	require.NoError(d.t, err)
 	d.writeJourney(edit(d.t, string(shipped), "delay: 1h ", "delay: "+d.opt.delay+" "))
 	for _, name := range d.names() {
-		d.processes[name] = &process{
-			t: d.t, name: name, args: []string{name, "--config", d.configFile}, logFile: filepath.Join(d.dir, name+".log"), admin: freeAddress(d.t),
-		}
-		d.processes[name].environ = d.environ("WEFT_ADMIN_LISTEN=" + d.processes[name].admin)
+		d.processes[name] = d.process(name, name)
 	}
+}
+
+// process prepares one of a service. name is that of its log.
+func (d *deployment) process(service, name string, environ ...string) *process {
+	p := &process{
+		t: d.t, name: name, args: []string{service, "--config", d.configFile}, logFile: filepath.Join(d.dir, name+".log"), admin: freeAddress(d.t),
+	}
+	p.environ = append(append(d.environ("WEFT_ADMIN_LISTEN="+p.admin), d.opt.environ...), environ...)
+	return p
 }
 
 // configuration is what differs from the defaults. Sessions are short, so that partitions of a process that was killed

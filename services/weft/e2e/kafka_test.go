@@ -17,16 +17,17 @@ import (
 
 // foreign is a Kafka client that knows nothing of Weft: another library, another partitioner, no headers.
 type foreign struct {
-	t      *testing.T
-	client *kgo.Client
-	admin  *kadm.Client
+	t       *testing.T
+	address string
+	client  *kgo.Client
+	admin   *kadm.Client
 }
 
-func newForeign(t *testing.T) *foreign {
+func newForeign(t *testing.T, address string) *foreign {
 	t.Helper()
-	c, err := kgo.NewClient(kgo.SeedBrokers(shared.kafka), kgo.RecordPartitioner(kgo.RoundRobinPartitioner()))
+	c, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.RecordPartitioner(kgo.RoundRobinPartitioner()))
 	require.NoError(t, err)
-	return &foreign{t, c, kadm.NewClient(c)}
+	return &foreign{t, address, c, kadm.NewClient(c)}
 }
 
 func (f *foreign) close() { f.client.Close() }

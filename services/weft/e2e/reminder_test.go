@@ -62,7 +62,12 @@ func (d *deployment) fillCart(s shopper, cart string, delay time.Duration) (due 
 // metric is the value of a metric without labels.
 func (d *deployment) metric(service, name string) float64 {
 	d.t.Helper()
-	a := d.do(http.MethodGet, "http://"+d.processes[service].admin+"/metrics", nil)
+	return d.metricOf(d.processes[service], name)
+}
+
+func (d *deployment) metricOf(p *process, name string) float64 {
+	d.t.Helper()
+	a := d.do(http.MethodGet, "http://"+p.admin+"/metrics", nil)
 	for _, line := range strings.Split(a.body, "\n") {
 		if text, ok := strings.CutPrefix(line, name+" "); ok {
 			v, err := strconv.ParseFloat(text, 64)
@@ -70,7 +75,7 @@ func (d *deployment) metric(service, name string) float64 {
 			return v
 		}
 	}
-	d.t.Fatalf("%s has no metric %s", service, name)
+	d.t.Fatalf("%s has no metric %s", p.name, name)
 	return 0
 }
 

@@ -1,0 +1,155 @@
+//go:build integration
+
+package e2e
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+)
+
+// ends are the partitions of a topic that hold something, with their ends.
+func (f *foreign) ends(name string) map[int32]int64 {
+	f.t.Helper()
+	ends, err := f.admin.ListEndOffsets(f.t.Context(), name)
+	require.NoError(f.t, err)
+	require.NoError(f.t, ends.Error())
+	out := map[int32]int64{}
+	ends.Each(func(o kadm.ListedOffset) {
+		if o.Offset > 0 {
+			out[o.Partition] = o.Offset
+		}
+	})
+	return out
+}
+
+// numbers counts, by its number, how often each event of a load stands in a topic.
+func (f *foreign) numbers(name string) map[int]int {
+	f.t.Helper()
+	left, out := f.ends(name), map[int]int{}
+	c, err := kgo.NewClient(kgo.SeedBrokers(f.address), kgo.ConsumeTopics(name), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	require.NoError(f.t, err)
+	defer c.Close()
+	for len(left) > 0 {
+		fetches := c.PollFetches(f.t.Context())
+		require.NoError(f.t, fetches.Err())
+		fetches.EachRecord(func(r *kgo.Record) {
+			for _, h := range r.Headers {
+				if text, ours := strings.CutPrefix(string(h.Value), loadName); ours && h.Key == "weft-message-id" {
+					n, err := strconv.Atoi(text)
+					require.NoError(f.t, err)
+					out[n]++
+				}
+			}
+			if r.Offset >= left[r.Partition]-1 {
+				delete(left, r.Partition)
+			}
+		})
+	}
+	return out
+}
+
+const (
+	// Where fields of a record batch stand, and where its checksum begins.
+	batchLength, batchChecksum, batchChecked, batchProducer, batchRecords = 8, 17, 21, 43, 57
+	// noProducer fills the producer's id, epoch and sequence: a batch that anybody may send again.
+	noProducerBytes = 8 + 2 + 4
+	// floorBytes is how much of each partition is sent again: enough for a second or so.
+	floorBytes = 24 << 20
+	// fetchBytes is one answer.
+	fetchBytes = 8 << 20
+	// floorWait is how long the broker may take over one request.
+	floorWait = time.Minute
+)
+
+// readyBatches are the batches of a topic as the broker keeps them, by partition, with how many records they have. They
+// may be sent again as they are.
+func (f *foreign) readyBatches(c *kgo.Client, name string) (batches map[int32][][]byte, records int) {
+	f.t.Helper()
+	batches = map[int32][][]byte{}
+	for p, end := range f.ends(name) {
+		for at, size := int64(0), 0; at < end && size < floorBytes; {
+			req := kmsg.NewPtrFetchRequest()
+			req.ReplicaID, req.MaxWaitMillis, req.MinBytes, req.MaxBytes = -1, 1000, 1, fetchBytes
+			part := kmsg.NewFetchRequestTopicPartition()
+			part.Partition, part.FetchOffset, part.PartitionMaxBytes = p, at, fetchBytes
+			topic := kmsg.NewFetchRequestTopic()
+			topic.Topic, topic.Partitions = name, []kmsg.FetchRequestTopicPartition{part}
+			req.Topics = []kmsg.FetchRequestTopic{topic}
+			answer, err := req.RequestWith(f.t.Context(), c)
+			require.NoError(f.t, err)
+			got := answer.Topics[0].Partitions[0]
+			require.NoError(f.t, kerr.ErrorForCode(got.ErrorCode))
+			for rest := got.RecordBatches; len(rest) > batchRecords+4; {
+				n := batchLength + 4 + int(binary.BigEndian.Uint32(rest[batchLength:]))
+				if n > len(rest) {
+					break // the rest of it comes with the next answer
+				}
+				b := append([]byte(nil), rest[:n]...)
+				rest = rest[n:]
+				at = int64(binary.BigEndian.Uint64(b)) + int64(binary.BigEndian.Uint32(b[batchChecked+2:])) + 1
+				binary.BigEndian.PutUint64(b, 0)
+				for i := range noProducerBytes {
+					b[batchProducer+i] = 0xff
+				}
+				binary.BigEndian.PutUint32(b[batchChecksum:], crc32.Checksum(b[batchChecked:], crc32.MakeTable(crc32.Castagnoli)))
+				batches[p] = append(batches[p], b)
+				size += n
+				records += int(binary.BigEndian.Uint32(b[batchRecords:]))
+			}
+		}
+	}
+	return batches, records
+}
+
+func (d *deployment) floorTopic() string { return "e2e." + d.id + ".floor" }
+
+// floor sends the batches of a topic again as they are, one request after the other to each partition, partitions side
+// by side, and returns how many records a second that is: the least that handing them over can take. floorTopic must be
+// there, and for a while, for a broker that has just made one may not know yet that it is the leader.
+func (d *deployment) floor(name string) float64 {
+	d.t.Helper()
+	c, err := kgo.NewClient(kgo.SeedBrokers(d.kafka.address), kgo.MaxVersions(kversion.V3_0_0())) // before topics had ids in requests
+	require.NoError(d.t, err)
+	defer c.Close()
+	batches, records := d.kafka.readyBatches(c, name)
+	to := d.floorTopic()
+	send := func(p int32, b []byte) error {
+		req := kmsg.NewPtrProduceRequest()
+		req.Acks, req.TimeoutMillis = -1, int32(floorWait.Milliseconds())
+		part := kmsg.NewProduceRequestTopicPartition()
+		part.Partition, part.Records = p, b
+		topic := kmsg.NewProduceRequestTopic()
+		topic.Topic, topic.Partitions = to, []kmsg.ProduceRequestTopicPartition{part}
+		req.Topics = []kmsg.ProduceRequestTopic{topic}
+		answer, err := req.RequestWith(d.t.Context(), c)
+		if err != nil {
+			return err
+		}
+		return kerr.ErrorForCode(answer.Topics[0].Partitions[0].ErrorCode)
+	}
+	begun := time.Now()
+	var partitions sync.WaitGroup
+	for p, all := range batches {
+		partitions.Go(func() {
+			for _, b := range all {
+				if err := send(p, b); err != nil {
+					d.t.Errorf("send a ready batch: %v", err)
+					return
+				}
+			}
+		})
+	}
+	partitions.Wait()
+	return float64(records) / time.Since(begun).Seconds()
+}
