@@ -44,8 +44,8 @@ func newSpoolShowCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show",
 		Short: "Show this machine's spools, and the registrations of all",
-		Long: `Show what the spools of this machine hold, and every registration that timers wait for, of whatever machine. It changes
-nothing and may be run at any time.`,
+		Long: `Show what the spools of this machine hold, and every registration that timers wait for, of whatever machine, and those that
+were forgotten. It changes nothing and may be run at any time.`,
 		Example: "  weft spool show --config weft.yaml",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -65,7 +65,11 @@ nothing and may be run at any time.`,
 				if err != nil {
 					return err
 				}
-				return printRegistrations(cmd.OutOrStdout(), entries)
+				forgotten, err := reg.Forgotten(ctx)
+				if err != nil {
+					return err
+				}
+				return errors.Join(printRegistrations(cmd.OutOrStdout(), entries), printForgotten(cmd.OutOrStdout(), forgotten))
 			})
 		},
 	}
@@ -94,7 +98,7 @@ func printSpools(out io.Writer, dir string, contents []spool.Content) error {
 	return w.Flush()
 }
 
-func sortedKeys(m map[string]int) []string {
+func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)
@@ -116,6 +120,20 @@ func printRegistrations(out io.Writer, entries []registry.Entry) error {
 			timers = "do not wait: " + e.Override.Reason
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.ID, e.Host, e.Dir, e.Since.Format(time.RFC3339), timers)
+	}
+	return w.Flush()
+}
+
+// printForgotten says what was given up, and why: the events of it are missing, and somebody may ask.
+func printForgotten(out io.Writer, notes map[string]registry.Note) error {
+	if len(notes) == 0 {
+		return nil
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nFORGOTTEN\tMACHINE\tDIRECTORY\tAT\tREASON")
+	for _, id := range sortedKeys(notes) {
+		n := notes[id]
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", id, n.Entry.Host, n.Entry.Dir, n.At.Format(time.RFC3339), n.Reason)
 	}
 	return w.Flush()
 }

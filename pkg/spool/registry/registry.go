@@ -190,3 +190,23 @@ func (r *Registry) Forget(ctx context.Context, e Entry, n Note) error {
 	}
 	return r.Unregister(ctx, e.ID)
 }
+
+// Forgotten is what was said of registrations that were forgotten, by their ids.
+func (r *Registry) Forgotten(ctx context.Context) (map[string]Note, error) {
+	p := r.store.Pipe()
+	all := p.Do(ctx, "HGETALL", r.forgottenKey())
+	if err := p.Exec(ctx); err != nil {
+		return nil, fmt.Errorf("list forgotten spools: %w", err)
+	}
+	notes := map[string]Note{}
+	err := fields(all, func(id string, b []byte) error {
+		var n Note
+		err := json.Unmarshal(b, &n)
+		notes[id] = n
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read forgotten spools: %w", err)
+	}
+	return notes, nil
+}
