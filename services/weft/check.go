@@ -30,8 +30,8 @@ func newCheckCommand(a *app) *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration, and whether everything can be reached",
 		Long: `Check the configuration (every fault at once, each with its path and line), then whether Kafka, Redis and ClickHouse can be
-reached, whether the topics and inlets are there, whether Redis keeps what it acknowledges, and the audience and journey
-files. Servers without an address are left out: 'weft up' starts its own. Nothing is changed. Exit status 0 if all is
+reached, whether the topics and inlets are there, whether Redis keeps what it acknowledges, and the rules, audience and
+journey files. Servers without an address are left out: 'weft up' starts its own. Nothing is changed. Exit status 0 if all is
 well, else 1.`,
 		Example: `  weft check --config weft.yaml
   weft check --print                     the configuration in effect, without secrets`,
@@ -70,6 +70,7 @@ func runChecks(ctx context.Context, out io.Writer, cfg config.Config) error {
 		{"kafka", unlessGiven(cfg.Kafka.Brokers), func(ctx context.Context) (string, error) { return checkKafka(ctx, cfg) }},
 		{"redis", unlessGiven(cfg.Redis.Addresses), func(ctx context.Context) (string, error) { return checkRedis(ctx, cfg) }},
 		{"clickhouse", unlessGiven(cfg.ClickHouse.Addresses), func(ctx context.Context) (string, error) { return checkClickHouse(ctx, cfg) }},
+		{"identity rules", unlessOwnRules(cfg.Identity.RulesFile), func(context.Context) (string, error) { return checkRules(cfg.Identity) }},
 		{"audiences", unlessShipped(cfg.Builder.AudiencesFile), func(context.Context) (string, error) { return checkAudiences(cfg.Builder.AudiencesFile) }},
 		{"journeys", unlessOwnJourneys(cfg.Activator.Journeys), func(context.Context) (string, error) { return checkJourneys(cfg.Activator.Journeys) }},
 	}
@@ -111,6 +112,13 @@ func unlessOwnJourneys(dir string) string {
 func unlessShipped(file string) string {
 	if file == "" {
 		return "builder.audiences_file is empty: the shipped example"
+	}
+	return ""
+}
+
+func unlessOwnRules(file string) string {
+	if file == "" {
+		return "identity.rules_file is empty: the shipped rules"
 	}
 	return ""
 }

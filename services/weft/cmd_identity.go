@@ -38,7 +38,7 @@ docs/http.md. Needs clickhouse.addresses, and the identity.key_file of the servi
 		Args:    unknownCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newIdentityShowCommand(a), newIdentityWhyCommand(a), newIdentityHistoryCommand(a))
+	cmd.AddCommand(newIdentityShowCommand(a), newIdentityWhyCommand(a), newIdentityHistoryCommand(a), newIdentityRulesCommand(a))
 	return cmd
 }
 
@@ -145,7 +145,11 @@ func identityRules(cfg config.Config) (*identity.Rules, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity.key_file: %w", err)
 	}
-	rules, err := identity.NewRules(key, identity.Options{DefaultRegion: cfg.Identity.DefaultRegion})
+	text, err := cfg.Identity.Rules()
+	if err != nil {
+		return nil, err
+	}
+	rules, err := identity.NewRules(key, identity.Options{DefaultRegion: cfg.Identity.DefaultRegion, File: cfg.Identity.RulesFile, Text: text})
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
