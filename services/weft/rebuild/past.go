@@ -1,5 +1,5 @@
 // Package rebuild is what 'weft rebuild' reads: the history of a deployment, from Kafka and, where its
-// retention has cut a topic, from ClickHouse.
+// retention has cut a topic, from ClickHouse; and for 'weft plan' stored events of a time.
 //
 // It owns: how rows become records again. It guarantees that a record made of a row has the same effect on a
 // fold as the one that was stored; its bytes may differ. It must not know what the records are folded into.

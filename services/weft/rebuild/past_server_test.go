@@ -90,6 +90,7 @@ func TestPastIsWhole(t *testing.T) {
 	stop()
 	require.NoError(t, <-done)
 
+	storedIsWhatWasSent(t, wh)
 	past := func(from string) *Past { return &Past{Stream: client, Warehouse: wh, Topics: set, From: from} }
 	whole := map[string][]stream.Record{}
 	for name := range makers(set) {
@@ -188,4 +189,25 @@ func effects(t *testing.T, set topic.Set, name string, recs []stream.Record) []s
 		out = append(out, fmt.Sprintf("%d %s %s %+v %q", r.Offset, r.Key, k, meta, what))
 	}
 	return out
+}
+
+// storedIsWhatWasSent reads the newest of every kind of what send has sent, once each, by time and source.
+func storedIsWhatWasSent(t *testing.T, wh *warehouse.Client) {
+	t.Helper()
+	read := func(s Selection) (ids []string) {
+		n, err := Stored(context.Background(), wh, s, func(e *event.Event) {
+			require.Equal(t, "Product Added", e.Name)
+			require.Contains(t, string(e.RawProperties()), ".50", "digit for digit")
+			ids = append(ids, e.MessageID)
+		})
+		require.NoError(t, err)
+		require.Len(t, ids, n)
+		return ids
+	}
+	late := time.Now().Add(time.Hour)
+	require.Len(t, read(Selection{Until: late, PerKind: 1000}), 30, "what was published twice is there once")
+	require.Equal(t, []string{"m29", "m28"}, read(Selection{Until: late, PerKind: 2, Sources: []string{"nobody", "shop"}}), "the newest")
+	require.Empty(t, read(Selection{Until: late, PerKind: 1000, Sources: []string{"nobody"}}))
+	require.Empty(t, read(Selection{Since: late, Until: late.Add(time.Hour), PerKind: 1000}))
+	require.Empty(t, read(Selection{Until: late.Add(-48 * time.Hour), PerKind: 1000}))
 }

@@ -74,6 +74,11 @@ type eventRow struct {
 	Context           string     `ch:"context"`
 }
 
+// eventColumns selects them.
+const eventColumns = `SELECT offset, brand, source, type, name, profile_id, user_id, anonymous_id, previous_id, group_id, message_id,
+	time, time_clamped, original_timestamp, sent_at, received_at, trusted, historical, flags, properties, traits, context
+FROM ${database}.events`
+
 // mergeRow is what a fold reads of a merge.
 type mergeRow struct {
 	Offset     uint64    `ch:"offset"`
@@ -86,9 +91,7 @@ type mergeRow struct {
 // identified makes events and merges of a range.
 func identified(ctx context.Context, w Warehouse, p place) ([]stream.Record, error) {
 	var events []eventRow
-	err := w.Select(ctx, &events, `SELECT offset, brand, source, type, name, profile_id, user_id, anonymous_id, previous_id, group_id, message_id,
-	time, time_clamped, original_timestamp, sent_at, received_at, trusted, historical, flags, properties, traits, context
-FROM ${database}.events`+inPlace, p.args()...)
+	err := w.Select(ctx, &events, eventColumns+inPlace, p.args()...)
 	if err != nil {
 		return nil, err
 	}
