@@ -131,6 +131,7 @@ type Stitcher struct {
 type Builder struct {
 	Listen        string   `yaml:"listen" doc:"Address of the profile API."`
 	AccessKeys    []string `yaml:"access_keys" secret:"true" doc:"Keys that may read profiles (Authorization: Bearer KEY). Empty: nobody may."`
+	AdminKeys     []string `yaml:"admin_keys" secret:"true" doc:"Keys that may ask who somebody is, and why (/v1/identity/). The answers hold all identifiers of a person. Empty: nobody may."`
 	AudiencesFile string   `yaml:"audiences_file" doc:"YAML file of audiences; empty: the shipped example."`
 	BrandTraits   []string `yaml:"brand_traits" doc:"Traits kept per brand instead of once per person."`
 	BatchRecords  int      `yaml:"batch_records" doc:"Most records per batch."`

@@ -244,6 +244,7 @@ func TestValidateNamesThePath(t *testing.T) {
 		"stitcher.cache_entries":            func(c *Config) { c.Stitcher.CacheEntries = -1 },
 		"stitcher.batch_records":            func(c *Config) { c.Stitcher.BatchRecords = 5001 },
 		"builder.listen":                    func(c *Config) { c.Builder.Listen = "a:70000" },
+		"builder.admin_keys[0]":             func(c *Config) { c.Builder.AdminKeys = []string{"a b"} },
 		"builder.access_keys[0]":            func(c *Config) { c.Builder.AccessKeys = []string{""} },
 		"builder.batch_records":             func(c *Config) { c.Builder.BatchRecords = 0 },
 		"activator.journeys":                func(c *Config) { c.Activator.Journeys = "" },

@@ -300,8 +300,10 @@ func (c *checker) stages(cfg Config) {
 	c.batch("stitcher.batch_records", cfg.Stitcher.BatchRecords)
 
 	c.listens("builder.listen", cfg.Builder.Listen)
-	for i, key := range cfg.Builder.AccessKeys {
-		c.want(key != "" && !strings.ContainsAny(key, " \t\r\n"), index("builder.access_keys", i), "want a key without white space")
+	for path, keys := range map[string][]string{"builder.access_keys": cfg.Builder.AccessKeys, "builder.admin_keys": cfg.Builder.AdminKeys} {
+		for i, key := range keys {
+			c.want(key != "" && !strings.ContainsAny(key, " \t\r\n"), index(path, i), "want a key without white space")
+		}
 	}
 	c.batch("builder.batch_records", cfg.Builder.BatchRecords)
 

@@ -73,21 +73,22 @@ func (i Identifier) String() string {
 const typeProfile = "profile"
 
 // Parse reads what an operator names somebody by: a profile id, or TYPE:VALUE as it stands in events, which the rules
-// normalise. An error is ErrInput.
-func (e *Explainer) Parse(text string) (Identifier, error) {
+// normalise. The brand matters to types whose scope is the brand. An error is ErrInput.
+func (e *Explainer) Parse(brand, text string) (Identifier, error) {
 	text = strings.TrimSpace(text)
 	typ, value, ok := strings.Cut(text, ":")
 	if ok {
-		return e.Identify(typ, value)
+		return e.Identify(brand, typ, value)
 	}
 	if _, err := uuid.Parse(text); err != nil {
 		return Identifier{}, fmt.Errorf("%w: %q: want a profile id, or TYPE:VALUE such as email:ann@example.com", ErrInput, text)
 	}
-	return e.Identify(typeProfile, text)
+	return e.Identify(brand, typeProfile, text)
 }
 
-// Identify reads an identifier as it stands in events; the type "profile" takes a profile id. An error is ErrInput.
-func (e *Explainer) Identify(typ, value string) (Identifier, error) {
+// Identify reads an identifier as it stands in events of a brand; the type "profile" takes a profile id. An error is
+// ErrInput.
+func (e *Explainer) Identify(brand, typ, value string) (Identifier, error) {
 	if typ == typeProfile {
 		n, err := identity.ParseNode(strings.ToLower(strings.TrimSpace(value)))
 		if err != nil {
@@ -96,12 +97,15 @@ func (e *Explainer) Identify(typ, value string) (Identifier, error) {
 		}
 		return Identifier{ID: n.String()}, nil
 	}
-	id, ignored := e.rules.Identify(event.Identifier{Type: typ, Value: value})
+	id, ignored := e.rules.IdentifyIn(brand, event.Identifier{Type: typ, Value: value})
 	switch ignored {
 	case "":
 		return Identifier{ID: id.Node.String(), Type: id.Type, Value: id.Value}, nil
 	case identity.IgnoredType:
 		return Identifier{}, fmt.Errorf("%w: %q is no type of identifier (user_id, email, phone, anonymous_id, ...), nor profile", ErrInput, typ)
+	}
+	if ignored == identity.IgnoredBrand {
+		return Identifier{}, fmt.Errorf("%w: each brand knows its own %s: say which brand", ErrInput, typ)
 	}
 	return Identifier{}, fmt.Errorf("%w: %s %q names nobody: %s", ErrInput, typ, value, ignored)
 }

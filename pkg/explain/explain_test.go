@@ -20,7 +20,7 @@ func TestParse(t *testing.T) {
 		"10000000-0000-8000-8000-000000000001":         "10000000-0000-8000-8000-000000000001",
 		"profile:10000000-0000-8000-8000-00000000000A": "10000000-0000-8000-8000-00000000000a",
 	} {
-		id, err := e.Parse(text)
+		id, err := e.Parse("", text)
 		require.NoError(t, err, text)
 		require.Equal(t, want, id.String())
 	}
@@ -28,7 +28,7 @@ func TestParse(t *testing.T) {
 		"ann@example.com": "want a profile id, or TYPE:VALUE", "e mail:x": "no type of identifier", "user_id:null": "names nobody: blocked",
 		"f47ac10b-58cc-4372-a567-0e02b2c3d479": "anonymous_id:f47ac10b-58cc-4372-a567-0e02b2c3d479", "email: ": "blank",
 	} {
-		_, err := e.Parse(text)
+		_, err := e.Parse("", text)
 		require.ErrorIs(t, err, ErrInput, text)
 		require.ErrorContains(t, err, want)
 	}

@@ -151,7 +151,7 @@ func (c *town) event(minutes int, ids ...string) {
 
 func (c *town) parse(text string) Identifier {
 	c.t.Helper()
-	id, err := c.Parse(text)
+	id, err := c.Parse("", text)
 	require.NoError(c.t, err)
 	return id
 }

@@ -42,19 +42,27 @@ type finder interface {
 // and normalised as events are; the type "profile" takes a profile id. Authorization: Bearer KEY with one of the configured access keys. Every answer is JSON;
 // errors have code and message.
 type api struct {
-	keys    [][sha256.Size]byte
+	keys    accessKeys
 	rules   *identity.Rules
 	finder  finder
+	people  *identityAPI
 	metrics *metrics
 	log     *zap.Logger
 }
 
-func newAPI(keys []string, rules *identity.Rules, f finder, m *metrics, log *zap.Logger) *api {
-	a := &api{rules: rules, finder: f, metrics: m, log: log}
-	for _, k := range keys {
-		a.keys = append(a.keys, sha256.Sum256([]byte(k)))
+// accessKeys are the hashes of keys.
+type accessKeys [][sha256.Size]byte
+
+func hashKeys(keys []string) accessKeys {
+	out := make(accessKeys, len(keys))
+	for i, k := range keys {
+		out[i] = sha256.Sum256([]byte(k))
 	}
-	return a
+	return out
+}
+
+func newAPI(keys []string, rules *identity.Rules, f finder, people *identityAPI, m *metrics, log *zap.Logger) *api {
+	return &api{keys: hashKeys(keys), rules: rules, finder: f, people: people, metrics: m, log: log}
 }
 
 // apiError is an answer that is not a profile.
@@ -95,15 +103,14 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) serve(h http.Header, r *http.Request) (any, *apiError) {
+	if rest, ok := strings.CutPrefix(r.URL.EscapedPath(), identityPrefix); ok {
+		return a.people.serve(h, r, rest)
+	}
 	rest, ok := strings.CutPrefix(r.URL.EscapedPath(), pathPrefix)
 	if !ok {
-		return nil, refuse(http.StatusNotFound, "unknown_path", "profiles are at GET "+pathPrefix+"{type}/{value}, their orders at GET "+pathPrefix+"{type}/{value}"+ordersSuffix)
+		return nil, refuse(http.StatusNotFound, "unknown_path", "profiles are at GET "+pathPrefix+"{type}/{value}, their orders at GET "+pathPrefix+"{type}/{value}"+ordersSuffix+", who somebody is at GET "+identityPrefix)
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		h.Set("Allow", "GET, HEAD")
-		return nil, refuse(http.StatusMethodNotAllowed, "method_not_allowed", "profiles are read with GET")
-	}
-	if err := a.authorize(h, r); err != nil {
+	if err := a.keys.admit(h, r, "builder.access_keys"); err != nil {
 		return nil, err
 	}
 	rest, history := cutOrders(rest)
@@ -141,20 +148,25 @@ func cutOrders(escaped string) (rest string, found bool) {
 	return escaped, false
 }
 
-// authorize compares with every key in constant time, whichever matches.
-func (a *api) authorize(h http.Header, r *http.Request) *apiError {
-	if len(a.keys) == 0 {
-		return refuse(http.StatusForbidden, "no_access_keys", "no access key is configured (builder.access_keys), so nobody may read profiles")
+// admit lets a request through that reads, with one of the keys, which stand at path of the configuration. It compares
+// with every key in constant time, whichever matches.
+func (keys accessKeys) admit(h http.Header, r *http.Request, path string) *apiError {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		h.Set("Allow", "GET, HEAD")
+		return refuse(http.StatusMethodNotAllowed, "method_not_allowed", "this is read with GET")
+	}
+	if len(keys) == 0 {
+		return refuse(http.StatusForbidden, "no_access_keys", "no key is configured ("+path+"), so nobody may read this")
 	}
 	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	sum := sha256.Sum256([]byte(strings.TrimSpace(key)))
 	match := 0
-	for i := range a.keys {
-		match |= subtle.ConstantTimeCompare(sum[:], a.keys[i][:])
+	for i := range keys {
+		match |= subtle.ConstantTimeCompare(sum[:], keys[i][:])
 	}
 	if match == 0 || !strings.EqualFold(scheme, "Bearer") {
 		h.Set("WWW-Authenticate", `Bearer realm="weft profiles"`)
-		return refuse(http.StatusUnauthorized, "unauthorized", "an access key is wanted: Authorization: Bearer KEY")
+		return refuse(http.StatusUnauthorized, "unauthorized", "a key of "+path+" is wanted: Authorization: Bearer KEY")
 	}
 	return nil
 }

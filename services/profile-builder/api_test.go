@@ -37,7 +37,7 @@ func testAPI(t *testing.T, f finder, keys ...string) *api {
 	t.Helper()
 	m, err := newMetrics(nil)
 	require.NoError(t, err)
-	return newAPI(keys, testRules(t), f, m, zap.NewNop())
+	return newAPI(keys, testRules(t), f, &identityAPI{keys: hashKeys([]string{"admin"}), log: zap.NewNop()}, m, zap.NewNop())
 }
 
 func testRules(t *testing.T) *identity.Rules {

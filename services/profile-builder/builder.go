@@ -28,6 +28,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/explain"
 	"github.com/weft-cdp/weft/pkg/identity"
 	"github.com/weft-cdp/weft/pkg/keyed"
 	"github.com/weft-cdp/weft/pkg/profile"
@@ -46,13 +47,15 @@ const (
 	maxHeaderBytes = 16 << 10
 )
 
-// Deps are the parts that the service stands on. All but Metrics, Now and Listen are required.
+// Deps are the parts that the service stands on. All but Metrics, Now, History and Listen are required.
 type Deps struct {
 	Stream  *stream.Client
 	Store   *store.Client
 	Log     *zap.Logger
 	Metrics prometheus.Registerer // nil: not measured
 	Now     func() time.Time      // nil: time.Now
+	// History is ClickHouse, for the questions why somebody is who; nil: they are not answered.
+	History explain.History
 	// Listen binds the API's address; nil: net.Listen. For networks inside a process.
 	Listen func(network, address string) (net.Listener, error)
 }
@@ -104,9 +107,13 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("profile-builder: %w", err)
 	}
+	people := &identityAPI{keys: hashKeys(cfg.Builder.AdminKeys), log: deps.Log}
+	if deps.History != nil {
+		people.people = explain.New(deps.History, rules)
+	}
 	return &Service{
 		cfg: cfg, log: deps.Log, bind: deps.Listen, stage: stage,
-		api: newAPI(cfg.Builder.AccessKeys, rules, &profiles{store: deps.Store, topics: topics, ends: newEnds(deps.Stream, topics.EventsIdentified())}, m, deps.Log),
+		api: newAPI(cfg.Builder.AccessKeys, rules, &profiles{store: deps.Store, topics: topics, ends: newEnds(deps.Stream, topics.EventsIdentified())}, people, m, deps.Log),
 	}, nil
 }
 

@@ -192,6 +192,8 @@ func TestCompleteForOne(t *testing.T) {
 	require.NoError(t, completeForOne(&cfg))
 	require.Len(t, cfg.Collector.Sources, 1)
 	require.Len(t, cfg.Builder.AccessKeys, 1)
+	require.Len(t, cfg.Builder.AdminKeys, 1)
+	require.NotEqual(t, cfg.Builder.AccessKeys, cfg.Builder.AdminKeys)
 	require.NoError(t, config.Validate(cfg))
 	file := filepath.Join(cfg.Activator.Journeys, "abandoned-cart.yaml")
 	require.Equal(t, filepath.Join("weft-data", "journeys"), cfg.Activator.Journeys)
@@ -208,6 +210,7 @@ func TestCompleteForOne(t *testing.T) {
 	// What is configured is left alone.
 	given := config.Defaults()
 	given.Collector.Sources = []config.Source{{Name: "shop", WriteKey: "k"}}
+	given.Builder.AdminKeys = []string{"b"}
 	given.Builder.AccessKeys, given.Activator.Journeys = []string{"a"}, "elsewhere"
 	want := given
 	require.NoError(t, completeForOne(&given))

@@ -48,13 +48,15 @@ type printer interface{ Print(out io.Writer) error }
 // identityCommand completes a command that asks about somebody. The answer is printed, or written as JSON.
 func identityCommand(a *app, cmd *cobra.Command, ask func(ctx context.Context, e *explain.Explainer, ids []explain.Identifier) (printer, error)) *cobra.Command {
 	var asJSON bool
+	var brand string
+	cmd.Flags().StringVar(&brand, "brand", "", "the brand that knows the identifier, where its type belongs to brands (scope in the rules file)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object, as the HTTP API gives it")
 	cmd.RunE = func(cmd *cobra.Command, texts []string) error {
 		return withExplainer(cmd.Context(), a, func(ctx context.Context, e *explain.Explainer) error {
 			ids := make([]explain.Identifier, len(texts))
 			for i, text := range texts {
 				var err error
-				if ids[i], err = e.Parse(text); err != nil {
+				if ids[i], err = e.Parse(brand, text); err != nil {
 					return usageError{err}
 				}
 			}

@@ -33,8 +33,8 @@ type connections struct {
 	warehouse *warehouse.Client
 }
 
-// needs says which connections a service wants. spool is a store, if the configuration has one.
-type needs struct{ store, spool, warehouse bool }
+// needs says which connections a service wants. spool is a store, and history a warehouse, if the configuration has one.
+type needs struct{ store, spool, warehouse, history bool }
 
 // connect makes the clients, which connect when they are first used, and has them closed with the process.
 func connect(f *daemon.Frame, cfg config.Config, n needs) (connections, error) {
@@ -59,7 +59,7 @@ func connect(f *daemon.Frame, cfg config.Config, n needs) (connections, error) {
 		}
 		f.OnClose("redis client", func(context.Context) error { return c.store.Close() })
 	}
-	if n.warehouse {
+	if n.warehouse || n.history && len(cfg.ClickHouse.Addresses) > 0 {
 		if c.warehouse, err = warehouse.Open(cfg.ClickHouse); err != nil {
 			return c, fmt.Errorf("clickhouse: %w", err)
 		}
@@ -108,9 +108,11 @@ func makeStitcher(f *daemon.Frame, cfg config.Config, c connections) (daemon.Nam
 }
 
 func makeBuilder(f *daemon.Frame, cfg config.Config, c connections) (daemon.Named, error) {
-	s, err := builder.New(cfg, builder.Deps{
-		Stream: c.stream, Store: c.store, Log: f.Log.Named(nameBuilder), Metrics: f.Metrics, Now: time.Now,
-	})
+	deps := builder.Deps{Stream: c.stream, Store: c.store, Log: f.Log.Named(nameBuilder), Metrics: f.Metrics, Now: time.Now}
+	if c.warehouse != nil {
+		deps.History = c.warehouse
+	}
+	s, err := builder.New(cfg, deps)
 	if err != nil {
 		return daemon.Named{}, err
 	}

@@ -111,6 +111,13 @@ func completeForOne(cfg *config.Config) error {
 		}
 		cfg.Builder.AccessKeys = []string{hex.EncodeToString(key)}
 	}
+	if len(cfg.Builder.AdminKeys) == 0 {
+		key, err := config.LoadOrCreateSecret(filepath.Join(cfg.DataDir, "admin.key"))
+		if err != nil {
+			return err
+		}
+		cfg.Builder.AdminKeys = []string{hex.EncodeToString(key)}
+	}
 	if cfg.Activator.Journeys != config.Defaults().Activator.Journeys {
 		return nil
 	}

@@ -105,6 +105,9 @@ func (a announcement) print() error {
 	if len(cfg.Builder.AccessKeys) > 0 {
 		line("read a profile", fmt.Sprintf("curl -H 'Authorization: Bearer %s' %s/v1/profiles/user_id/u1", cfg.Builder.AccessKeys[0], profiles))
 	}
+	if len(cfg.Builder.AdminKeys) > 0 {
+		line("who is this, why", fmt.Sprintf("curl -H 'Authorization: Bearer %s' %s/v1/identity/show/user_id/u1", cfg.Builder.AdminKeys[0], profiles))
+	}
 	line("journeys", absolute(cfg.Activator.Journeys)+" (edit them, no restart needed)")
 	line("health, metrics", "http://"+a.frame.AdminAddr()+"/readyz, /metrics")
 	line("Kafka", strings.Join(cfg.Kafka.Brokers, ", "))

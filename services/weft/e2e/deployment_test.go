@@ -37,6 +37,7 @@ const (
 	keyWeb     = "wk_demo"
 	keyBackend = "wk_backend"
 	keyRead    = "read-profiles"
+	keyAdmin   = "explain-people"
 )
 
 const (
@@ -185,7 +186,7 @@ collector:
     - {name: shop-web, write_key: ` + keyWeb + `, brand: main}
     - {name: shop-backend, write_key: ` + keyBackend + `, brand: main, trusted: true}
   inlets: %s
-builder: {listen: %q, access_keys: [` + keyRead + `]}
+builder: {listen: %q, access_keys: [` + keyRead + `], admin_keys: [` + keyAdmin + `]}
 activator:
   journeys: %q
   public_url: %s
