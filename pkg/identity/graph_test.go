@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strconv"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -36,21 +37,81 @@ func (k *mapKV) MGetGroups(_ context.Context, groups [][]string) ([][][]byte, er
 	return out, k.fail
 }
 
-func (k *mapKV) CompareAndSet(_ context.Context, key, counter string, old, next []byte) (bool, int64, error) {
+// RunEach does what swap.lua does.
+func (k *mapKV) RunEach(_ context.Context, script string, keys [][]string, args [][]any) ([][][]byte, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	n, _ := strconv.ParseInt(k.m[counter], 10, 64) // absent is 0
-	v, there := k.m[key]
-	switch {
-	case k.fail != nil:
-		return false, 0, k.fail
-	case v == string(next):
-		return true, n, nil
-	case v != string(old) || there != (old != nil):
-		return false, n, nil
+	if k.fail != nil {
+		return nil, k.fail
 	}
-	k.m[key], k.m[counter] = string(next), strconv.FormatInt(n+1, 10)
-	return true, n + 1, nil
+	if script != swapScript {
+		return nil, errors.New("another script")
+	}
+	out := make([][][]byte, len(keys))
+	for i := range keys {
+		out[i] = k.swap(keys[i], args[i])
+	}
+	return out, nil
+}
+
+func (k *mapKV) swap(keys []string, args []any) [][]byte {
+	text := []byte(k.m[keys[0]])
+	t, err := parseLedger(text)
+	if err != nil || fmt.Sprint(t.pages) != fmt.Sprint(args[0]) {
+		return [][]byte{text}
+	}
+	out := [][]byte{nil}
+	swapped := false
+	for ; len(args) > 3; args = append(args[:3:3], args[7:]...) {
+		key, node, old, next := keys[args[3].(int)-1], args[4].([]byte), args[5].([]byte), args[6].([]byte)
+		entries := entriesOf([]byte(k.m[key]))
+		ok := entries[string(node)] == string(next)
+		if !ok && entries[string(node)] == string(old) {
+			if len(old) == 0 {
+				t.nodes++
+			}
+			entries[string(node)] = string(next)
+			k.m[key] = strings.Join(slices.Collect(maps.Values(entries)), "")
+			ok, swapped = true, true
+			t.writes++
+		}
+		out = append(out, []byte{'0'})
+		if ok {
+			out[len(out)-1] = []byte{'1'}
+		}
+	}
+	if swapped && t.nodes > int64(t.pages)*nodesPerPage {
+		var stay, gone string
+		for node, entry := range entriesOf([]byte(k.m[keys[1]])) {
+			if pageOf([]byte(node), t.pages+1) == t.pages {
+				gone += entry
+			} else {
+				stay += entry
+			}
+		}
+		k.m[keys[1]], k.m[keys[2]] = stay, gone
+		t.pages++
+	}
+	if swapped {
+		k.m[keys[0]] = t.String()
+		text = []byte(t.String())
+	}
+	out[0] = text
+	return out
+}
+
+// entriesOf are the entries of a page by their nodes.
+func entriesOf(page []byte) map[string]string {
+	m := map[string]string{}
+	for len(page) > 0 {
+		node, _, rest, err := nextEntry(page)
+		if err != nil {
+			panic(err)
+		}
+		m[string(node)] = string(page[:len(page)-len(rest)])
+		page = rest
+	}
+	return m
 }
 
 func (k *mapKV) Fact(_ context.Context, key, field, value string) (string, error) {
@@ -67,15 +128,16 @@ func TestGraph(t *testing.T) {
 	g := NewGraph(kv, "weft.")
 	node := func(i int) Node { n := node(i); n[15] = byte(i); return n } //nolint:gosec // cut on purpose
 	var swaps []Swap
-	want, wrote := map[string]string{}, map[int]int{}
+	want, wrote := map[string]string{}, map[int]int64{}
 	for i := range 100 {
 		swaps = append(swaps, Swap{Node: node(i), New: []byte(fmt.Sprint(i))})
-		want[g.key(node(i))] = fmt.Sprint(i)
-		wrote[bucketOf(node(i))]++
+		n := node(i)
+		want[fmt.Sprintf("{weft.g:%02x}p0", i)] = fmt.Sprintf("%c%s%d", len(fmt.Sprint(i)), n[:15], i)
+		wrote[bucketOf(n)]++
 	}
-	require.Equal(t, "{weft.g:07}10000007-0000-8000-8000-000000000007", g.key(node(7)), "fixed for a deployment's life")
+	require.Equal(t, "{weft.g:07}p1f", g.page(7, 31), "fixed for a deployment's life")
 	for b, n := range wrote {
-		want[fmt.Sprintf("{weft.g:%02x}writes", b)] = fmt.Sprint(n)
+		want[fmt.Sprintf("{weft.g:%02x}writes", b)] = ledger{writes: n, pages: 1, nodes: n}.String()
 	}
 	done, err := g.CompareAndSet(ctx, swaps)
 	require.NoError(t, err)

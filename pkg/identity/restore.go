@@ -1,15 +1,16 @@
 package identity
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"slices"
 )
 
-// Pattern matches the keys of all nodes in a server's key space, which have dashes in them, and not the counts of
-// writes: these go on, whatever becomes of the nodes. The prefix must not hold what patterns give a meaning to, or be
-// quoted already.
-func Pattern(prefix string) string { return "{" + prefix + "g:??}*-*" }
+// Pattern matches the keys of all pages in a server's key space, and of all nodes of before there were pages, but not the
+// ledgers: counts of writes go on, whatever becomes of the nodes. The prefix must not hold what patterns give a meaning to, or
+// be quoted already.
+func Pattern(prefix string) string { return "{" + prefix + "g:??}[0-9a-fp]*" }
 
 // Restore writes the graph anew from the links that were published. It is for an empty graph that nobody else
 // works on, and for one goroutine.
@@ -19,6 +20,8 @@ type Restore struct {
 	nodes  map[Node]restored // of every node that was named: about 80 bytes each
 	listed map[Node]Node     // members of a loser whose own links have not been met: under whom they stand
 	linked int
+
+	entries [buckets][]byte // as pages hold them, without order
 }
 
 // restored is what links say of a node.
@@ -29,7 +32,7 @@ type restored struct {
 	merged bool   // its link brought in several identifiers
 }
 
-// NewRestore hands the value of every node to put, which may keep it.
+// NewRestore hands every page, and what the buckets count, to put, which may keep it.
 func NewRestore(g *Graph, put func(key string, value []byte) error) *Restore {
 	return &Restore{graph: g, put: put, nodes: map[Node]restored{}, listed: map[Node]Node{}}
 }
@@ -125,13 +128,13 @@ func packMembers(m *Merge) (group, error) {
 	return g, nil
 }
 
-// Roots writes the roots of all that was linked, which list their components. It is called once, at the end,
-// and returns how many nodes were linked.
+// Roots adds the roots of all that was linked, which list their components, and writes the pages. It is called once, at the
+// end, and returns how many nodes were linked.
 //
 // A link may be lost that was never published, while one above it was, whose loser lists the node. The node is a root
 // again then, until the record that linked it is decided again; but it stays on the lists above, or the versions of
 // merges there, which count members, would go back.
-func (r *Restore) Roots() (int, error) {
+func (r *Restore) Roots(ctx context.Context) (int, error) {
 	components := map[Node][]Node{}
 	merges := map[Node]int{}
 	for n, x := range r.nodes {
@@ -153,7 +156,7 @@ func (r *Restore) Roots() (int, error) {
 			return 0, err
 		}
 	}
-	return r.linked, nil
+	return r.linked, r.pages(ctx)
 }
 
 // group packs the members of a root, with what is known of each.
@@ -193,9 +196,13 @@ func (r *Restore) root(n Node) Node {
 	}
 }
 
+// write adds a node to its bucket; each comes once.
 func (r *Restore) write(n Node, v *value) error {
 	if err := v.stamp(); err != nil {
 		return err
 	}
-	return r.put(r.graph.key(n), v.raw)
+	b := &r.entries[bucketOf(n)]
+	var err error
+	*b, err = appendEntry(*b, n, v.raw)
+	return err
 }

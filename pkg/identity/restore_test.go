@@ -23,7 +23,7 @@ func TestRestoreOfALinkWithoutThoseBelow(t *testing.T) {
 		Evidence: []Evidence{{Type: event.UserID, Value: "u", Node: user.Node.String()}, {Type: event.Email, Value: "e@x.pl", Node: mail.Node.String()}},
 	}
 	require.NoError(t, rs.Link(&link, false))
-	linked, err := rs.Roots()
+	linked, err := rs.Roots(ctx)
 	require.NoError(t, err)
 	require.Equal(t, 1, linked)
 

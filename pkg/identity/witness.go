@@ -82,19 +82,20 @@ func (g *Graph) Verify(ctx context.Context, vouched [][]byte) error {
 	known := g.witness.known()
 	groups := make([][]string, buckets)
 	for b := range groups {
-		groups[b] = g.counters[b : b+1 : b+1]
+		groups[b] = g.ledgers[b : b+1 : b+1]
 	}
 	values, err := g.kv.MGetGroups(ctx, groups)
 	if err != nil {
 		return fmt.Errorf("read the graph's counts: %w", err)
 	}
 	for b, vs := range values {
-		n, err := counted(vs[0])
+		t, err := parseLedger(vs[0])
 		if err != nil {
-			return fmt.Errorf("%s: %w", g.counters[b], err)
+			return fmt.Errorf("%s: %w", g.ledgers[b], err)
 		}
-		if n < known[b] {
-			return fmt.Errorf("%w: bucket %d has %d writes, %d were vouched for", ErrLost, b, n, known[b])
+		g.pages[b].Store(t.pages)
+		if t.writes < known[b] {
+			return fmt.Errorf("%w: bucket %d has %d writes, %d were vouched for", ErrLost, b, t.writes, known[b])
 		}
 	}
 	return nil

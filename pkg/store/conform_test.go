@@ -18,7 +18,7 @@ import (
 // under prefix, in hash slots of their own where they must be written together.
 func conform(t *testing.T, c *store.Client, prefix string) {
 	for name, check := range map[string]func(*testing.T, *store.Client, string){
-		"values": conformValues, "compare and set": conformCompareAndSet, "pipeline": conformPipeline,
+		"values": conformValues, "run each": conformRunEach, "pipeline": conformPipeline,
 		"script": conformScript, "over many slots": conformSlots,
 	} {
 		t.Run(name, func(t *testing.T) { check(t, c, prefix+strings.ReplaceAll(name, " ", "-")+":") })
@@ -53,23 +53,38 @@ func conformValues(t *testing.T, c *store.Client, prefix string) {
 	require.Equal(t, "12", v, "what was written first stands")
 }
 
-func conformCompareAndSet(t *testing.T, c *store.Client, prefix string) {
+// casScript sets a key that holds what it is said to hold, and counts that.
+const casScript = `
+local cur = redis.call('GET', KEYS[1]) or ''
+if cur ~= ARGV[2] then
+  if cur ~= ARGV[1] then return {'0', redis.call('GET', KEYS[2]) or '0'} end
+  redis.call('INCR', KEYS[2])
+  redis.call('SET', KEYS[1], ARGV[2])
+end
+return {'1', redis.call('GET', KEYS[2])}`
+
+// cas runs casScript alone.
+func cas(ctx context.Context, c *store.Client, key, counter, old, next string) (ok bool, count string, err error) {
+	got, err := c.RunEach(ctx, casScript, [][]string{{key, counter}}, [][]any{{old, next}})
+	if err != nil {
+		return false, "", err
+	}
+	return string(got[0][0]) == "1", string(got[0][1]), nil
+}
+
+func conformRunEach(t *testing.T, c *store.Client, prefix string) {
 	ctx := t.Context()
 	key, counter := "{"+prefix+"}cas", "{"+prefix+"}count"
 	for _, x := range []struct {
 		old, next string
 		want      bool
-		count     int64
+		count     string
 	}{
-		{"r0", "r1", false, 0},
-		{"", "r1", true, 1}, {"", "r1", true, 1}, // a retry whose first copy has landed
-		{"", "r2", false, 1}, {"r1", "r2", true, 2}, {"r1", "r3", false, 2},
+		{"r0", "r1", false, "0"},
+		{"", "r1", true, "1"}, {"", "r1", true, "1"}, // a retry whose first copy has landed
+		{"", "r2", false, "1"}, {"r1", "r\x00\xff", true, "2"}, {"r1", "r3", false, "2"},
 	} {
-		var old []byte
-		if x.old != "" {
-			old = []byte(x.old)
-		}
-		ok, n, err := c.CompareAndSet(ctx, key, counter, old, []byte(x.next))
+		ok, n, err := cas(ctx, c, key, counter, x.old, x.next)
 		require.NoError(t, err)
 		require.Equal(t, x.want, ok, "%s -> %s", x.old, x.next)
 		require.Equal(t, x.count, n, "%s -> %s", x.old, x.next)
@@ -78,7 +93,7 @@ func conformCompareAndSet(t *testing.T, c *store.Client, prefix string) {
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
-			ok, _, err := c.CompareAndSet(ctx, key, counter, []byte("r2"), fmt.Appendf(nil, "w%d", i))
+			ok, _, err := cas(ctx, c, key, counter, "r\x00\xff", fmt.Sprint("w", i))
 			if err == nil && ok {
 				wins.Add(1)
 			}
@@ -86,6 +101,27 @@ func conformCompareAndSet(t *testing.T, c *store.Client, prefix string) {
 	}
 	wg.Wait()
 	require.Equal(t, int64(1), wins.Load())
+
+	// Many at once, over many slots, some of them of a script that no node knows: answers in the order asked.
+	fresh := fmt.Sprintf("-- %s\n%s", prefix, casScript)
+	var keys [][]string
+	var args [][]any
+	for i := range 64 {
+		tag := fmt.Sprintf("{%s%d}", prefix, i)
+		keys, args = append(keys, []string{tag + "cas", tag + "n"}), append(args, []any{"", fmt.Sprint("v", i)})
+	}
+	for range 2 {
+		got, err := c.RunEach(ctx, fresh, keys, args)
+		require.NoError(t, err)
+		for i := range keys {
+			require.Equal(t, [][]byte{[]byte("1"), []byte("1")}, got[i])
+		}
+	}
+	values, err := c.MGet(ctx, keys[7][0], keys[40][0])
+	require.NoError(t, err)
+	require.Equal(t, [][]byte{[]byte("v7"), []byte("v40")}, values)
+	_, err = c.RunEach(ctx, "return redis.call('LPUSH', KEYS[1], 'x')", keys[:2], args[:2])
+	require.ErrorContains(t, err, "WRONGTYPE")
 }
 
 // conformPipeline has every command that Weft sends in one.
@@ -167,7 +203,7 @@ func conformSlots(t *testing.T, c *store.Client, prefix string) {
 		tag := fmt.Sprintf("{%s%d}", prefix, i)
 		k := tag + "s"
 		keys, groups = append(keys, k), append(groups, []string{tag + "n", k, tag + "none"})
-		ok, _, err := c.CompareAndSet(ctx, k, tag+"n", nil, fmt.Appendf(nil, "v%d", i))
+		ok, _, err := cas(ctx, c, k, tag+"n", "", fmt.Sprint("v", i))
 		require.NoError(t, err)
 		require.True(t, ok)
 	}

@@ -31,12 +31,9 @@ func calls(c *store.Client) map[string]func(context.Context) error {
 			_, err := c.SetNX(ctx, "a", []byte("1"), time.Minute)
 			return err
 		},
-		"fact": func(ctx context.Context) error { _, err := c.Fact(ctx, "a", "f", "1"); return err },
-		"cas": func(ctx context.Context) error {
-			_, _, err := c.CompareAndSet(ctx, "a", "b", nil, []byte("1"))
-			return err
-		},
-		"script": func(ctx context.Context) error { _, err := script.Run(ctx, c, []string{"a"}); return err },
+		"fact":     func(ctx context.Context) error { _, err := c.Fact(ctx, "a", "f", "1"); return err },
+		"run each": func(ctx context.Context) error { _, _, err := cas(ctx, c, "a", "b", "", "1"); return err },
+		"script":   func(ctx context.Context) error { _, err := script.Run(ctx, c, []string{"a"}); return err },
 		"pipe": func(ctx context.Context) error {
 			p := c.Pipe()
 			p.Do(ctx, "GET", "a")
@@ -113,7 +110,7 @@ func TestMetricsCountTripsCommandsAndErrors(t *testing.T) {
 	require.NoError(t, err)
 	_, err = c.MGet(t.Context(), "a", "b", "c")
 	require.NoError(t, err)
-	_, _, err = c.CompareAndSet(t.Context(), "a", "n", nil, []byte("1")) // by its hash, and then in full
+	_, _, err = cas(t.Context(), c, "a", "n", "", "1") // by its hash, and then in full
 	require.NoError(t, err)
 	r.SetError("OOM command not allowed when used memory > 'maxmemory'.")
 	require.Error(t, c.Set(t.Context(), "a", []byte("1"), 0))

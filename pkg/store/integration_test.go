@@ -121,7 +121,7 @@ func nodeReturns(t *testing.T, nodes *embedded.RedisCluster, c *store.Client) {
 	var keys []string
 	for i := range 32 {
 		keys = append(keys, fmt.Sprintf("{back%d}", i))
-		ok, _, err := c.CompareAndSet(ctx, keys[i], keys[i]+"n", nil, []byte(keys[i]))
+		ok, _, err := cas(ctx, c, keys[i], keys[i]+"n", "", keys[i])
 		require.NoError(t, err)
 		require.True(t, ok)
 	}
@@ -152,10 +152,10 @@ func nodeReturns(t *testing.T, nodes *embedded.RedisCluster, c *store.Client) {
 	for i, k := range keys {
 		require.Equal(t, k, string(got[i]))
 	}
-	ok, n, err := c.CompareAndSet(ctx, keys[0], keys[0]+"n", []byte(keys[0]), []byte("next"))
+	ok, n, err := cas(ctx, c, keys[0], keys[0]+"n", keys[0], "next")
 	require.NoError(t, err, "its scripts are gone, which nobody sees")
 	require.True(t, ok)
-	require.Equal(t, int64(2), n)
+	require.Equal(t, "2", n)
 }
 
 // noMemory: at the limit writes are refused with a class, reads and what frees memory go on, and it passes.
@@ -173,7 +173,7 @@ func noMemory(t *testing.T, nodes *embedded.RedisCluster, c *store.Client) {
 	limit("1mb")
 	for name, call := range map[string]func() error{
 		"set":    func() error { return c.Set(ctx, "{full}a", []byte("1"), 0) },
-		"cas":    func() error { _, _, err := c.CompareAndSet(ctx, "{full}b", "{full}n", nil, []byte("1")); return err },
+		"cas":    func() error { _, _, err := cas(ctx, c, "{full}b", "{full}n", "", "1"); return err },
 		"script": func() error { _, err := guarded.Run(ctx, c, keys, "aa", "\x01bb", "entry", 7); return err },
 		"pipe": func() error {
 			p := c.Pipe()

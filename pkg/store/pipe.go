@@ -116,3 +116,39 @@ func (s *Script) Run(ctx context.Context, c *Client, keys []string, args ...any)
 	}
 	return &Reply{cmd}, nil
 }
+
+// RunEach runs a script once for each of keys and args, in one pipelined round trip per node, and a second one for those on
+// nodes that do not know it. It returns the texts of each answer, which must be an array of them. The keys of one run share a
+// hash slot. After an error the outcome is unknown, and any may have run twice.
+func (c *Client) RunEach(ctx context.Context, script string, keys [][]string, args [][]any) ([][][]byte, error) {
+	sum := redis.NewScript(script).Hash()
+	runs := make([]*redis.Cmd, len(keys))
+	p := c.rdb.Pipeline()
+	for i := range keys {
+		runs[i] = p.EvalSha(ctx, sum, keys[i], args[i]...)
+	}
+	_, _ = p.Exec(ctx) //nolint:errcheck // each command has its error
+	full := c.rdb.Pipeline()
+	for i, run := range runs {
+		switch err := run.Err(); {
+		case redis.HasErrorPrefix(err, "NOSCRIPT"):
+			runs[i] = full.Eval(ctx, script, keys[i], args[i]...)
+		case err != nil:
+			return nil, fmt.Errorf("run script: %w", classified(err))
+		}
+	}
+	if full.Len() > 0 {
+		if _, err := full.Exec(ctx); err != nil {
+			return nil, fmt.Errorf("run script: %w", classified(err))
+		}
+	}
+	out := make([][][]byte, len(runs))
+	for i, run := range runs {
+		vs := (&Reply{run}).Slice()
+		out[i] = make([][]byte, len(vs))
+		for k, v := range vs {
+			out[i][k] = v.Bytes()
+		}
+	}
+	return out, nil
+}

@@ -2,8 +2,7 @@
 //
 // It owns: the connection, pipelines, scripts, what is counted of them, and the check that Redis keeps what it acknowledged. It
 // guarantees that a command ends with its context, that a script survives a restart of Redis (NOSCRIPT),
-// that CompareAndSet is right under lost answers and retries, and that an error which will pass (no memory,
-// no disk, a replica, a cluster without a master) says so by its class. It must not know what is stored: slots
+// and that an error which will pass (no memory, no disk, a replica, a cluster without a master) says so by its class. It must not know what is stored: slots
 // and states are package keyed's, the identity graph is package identity's. No other package imports
 // go-redis.
 package store
@@ -309,38 +308,4 @@ func (c *Client) MGetGroups(ctx context.Context, groups [][]string) ([][][]byte,
 		}
 	}
 	return out, nil
-}
-
-// casScript answers 1 when the key now holds the new value: because it was the old one, or because an
-// earlier copy of the same call has landed. KEYS[2] counts what was set. It is written first: a full Redis refuses a
-// script's first write and none after it.
-var casScript = NewScript(`
-local cur = redis.call('GET', KEYS[1])
-if cur == ARGV[3] then return {1, redis.call('GET', KEYS[2])} end
-if ARGV[1] == '0' then
-  if cur then return {0, redis.call('GET', KEYS[2])} end
-else
-  if not cur or cur ~= ARGV[2] then return {0, redis.call('GET', KEYS[2])} end
-end
-local n = redis.call('INCR', KEYS[2])
-redis.call('SET', KEYS[1], ARGV[3])
-return {1, n}`)
-
-// CompareAndSet stores next if the key still holds old (nil: if it is absent). It answers true also when
-// an earlier copy of the same call had landed, so every next must be unique: carry a random revision. Each value
-// stored is counted in counter, a key of the same hash slot, in the same step; count is what stands there then.
-func (c *Client) CompareAndSet(ctx context.Context, key, counter string, old, next []byte) (ok bool, count int64, err error) {
-	has := "1"
-	if old == nil {
-		has = "0"
-	}
-	r, err := casScript.Run(ctx, c, []string{key, counter}, has, old, next)
-	if err != nil {
-		return false, 0, fmt.Errorf("compare and set %s: %w", key, err)
-	}
-	vs := r.Slice()
-	if len(vs) != 2 {
-		return false, 0, fmt.Errorf("compare and set %s: answer of %d values", key, len(vs))
-	}
-	return vs[0].Int() == 1, vs[1].Int(), nil
 }

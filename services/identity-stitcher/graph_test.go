@@ -22,12 +22,12 @@ type lossy struct {
 	calls atomic.Int64
 }
 
-func (l *lossy) CompareAndSet(ctx context.Context, key, counter string, old, next []byte) (bool, int64, error) {
-	ok, n, err := l.Client.CompareAndSet(ctx, key, counter, old, next)
+func (l *lossy) RunEach(ctx context.Context, script string, keys [][]string, args [][]any) ([][][]byte, error) {
+	got, err := l.Client.RunEach(ctx, script, keys, args)
 	if l.calls.Add(1)%23 == 0 {
-		return false, 0, fmt.Errorf("answer lost")
+		return nil, fmt.Errorf("answer lost")
 	}
-	return ok, n, err
+	return got, err
 }
 
 // conformGraph races resolvers for the same and crossing unions over a Redis and compares the graph with a

@@ -35,4 +35,5 @@ func graphOn(t *testing.T, addrs []string, prefix string) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, st.Close()) }()
 	conformGraph(t, st, prefix)
+	conformPages(t, st, "pages."+prefix)
 }

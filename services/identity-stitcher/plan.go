@@ -13,6 +13,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/event"
 	"github.com/weft-cdp/weft/pkg/identity"
 	"github.com/weft-cdp/weft/pkg/keyed"
+	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
@@ -206,13 +207,15 @@ func (p *planner) resolve(ctx context.Context, items []item) error {
 	return nil
 }
 
-// stopping lets the stage stop on a graph that a newer binary has written, or that has gone back.
+// stopping lets the stage stop on a graph that a newer binary has written, or one too old, or that has gone back.
 func stopping(err error) error {
 	switch {
 	case errors.Is(err, identity.ErrNewerVersion):
 		return fmt.Errorf("%w: %w", keyed.ErrNewerState, err)
 	case errors.Is(err, identity.ErrLost):
 		return fmt.Errorf("%w: %w", keyed.ErrStateLost, err)
+	case errors.Is(err, identity.ErrOldLayout):
+		return fmt.Errorf("%w: %w", stream.ErrStop, err)
 	}
 	return err
 }

@@ -113,7 +113,7 @@ func (p *replanner) Recall(ctx context.Context, read keyed.Reader) error {
 			return err
 		}
 	}
-	if _, err := graph.Roots(); err != nil {
+	if _, err := graph.Roots(ctx); err != nil {
 		return err
 	}
 	return batch.flush()

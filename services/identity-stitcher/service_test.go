@@ -311,7 +311,8 @@ func TestAnotherKeyRefusesToStart(t *testing.T) {
 func TestANewerGraphStopsTheStage(t *testing.T) {
 	e := newEnv(t)
 	n := e.node(event.UserID, "u1")
-	require.NoError(t, e.store.Set(t.Context(), fmt.Sprintf("{%sg:%02x}%s", e.topics.Prefix, n[15], n), []byte{99, 0}, 0))
+	page := fmt.Appendf(nil, "\x02%s\x63\x00", n[:15]) // an entry of two bytes, the first of which is its version
+	require.NoError(t, e.store.Set(t.Context(), fmt.Sprintf("{%sg:%02x}p0", e.topics.Prefix, n[15]), page, 0))
 	e.send("u1", "web", "m1", "", `{"type":"page","userId":"u1"}`)
 	err := e.service().Run(t.Context())
 	require.ErrorIs(t, err, identity.ErrNewerVersion)

@@ -213,7 +213,7 @@ func mutations() []mutation {
 			name: "witness-not-compared", breaks: "a stage stops when nodes of the identity graph went back, and nothing that a slot counts",
 			edits: []edit{
 				{"pkg/identity/witness.go", "	if n < least {\n", "	if n < least && n < 0 {\n"},
-				{"pkg/identity/witness.go", "		if n < known[b] {\n", "		if n < known[b] && n < 0 {\n"},
+				{"pkg/identity/witness.go", "		if t.writes < known[b] {\n", "		if t.writes < known[b] && t.writes < 0 {\n"},
 			},
 			shapes: "cluster",
 		},

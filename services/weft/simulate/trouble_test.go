@@ -327,7 +327,8 @@ func (w *world) graphWrites() map[string]int64 {
 		}
 		text, err := w.redis.Get(key)
 		if err == nil {
-			m[key], err = strconv.ParseInt(text, 10, 64)
+			writes, _, _ := strings.Cut(text, "/") // pages and nodes follow
+			m[key], err = strconv.ParseInt(writes, 10, 64)
 		}
 		if err != nil {
 			w.violate("%s: %v", key, err)
