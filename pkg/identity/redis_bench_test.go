@@ -93,7 +93,7 @@ func (s *server) usage() usage {
 	return u
 }
 
-// person is the nodes of one, the profile's first: a user id, and devices. No two persons are alike in any seed.
+// person is the nodes of one, as the shipped rules rank them: a user id, the profile's, and devices. No two persons are alike in any seed.
 func person(seed uint64, i, size int) []Node {
 	rng := rand.New(rand.NewPCG(seed, uint64(i))) //nolint:gosec // a seed reproduces
 	out := make([]Node, size)
@@ -101,9 +101,9 @@ func person(seed uint64, i, size int) []Node {
 		n := &out[k]
 		binary.BigEndian.PutUint64(n[:8], rng.Uint64())
 		binary.BigEndian.PutUint64(n[8:], rng.Uint64())
-		n[0], n[6], n[8] = rankAnonymousID, 0x80|n[6]&0x0f, 0x80|n[8]&0x3f
+		n[0], n[6], n[8] = 0xe0, 0x80|n[6]&0x0f, 0x80|n[8]&0x3f
 	}
-	out[0][0] = rankUserID
+	out[0][0] = 0x10
 	return out
 }
 
