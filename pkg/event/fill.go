@@ -134,7 +134,11 @@ func (f *filler) fill(own, more []byte, level int) (_ []byte, changed bool, err 
 	l.front, l.edits = l.front[:0], l.edits[:0]
 	for i := range l.fill {
 		key, value := more[l.fill[i].keyFrom:l.fill[i].keyTo], more[l.fill[i].from:l.fill[i].to]
-		m := findMember(own, l.own, unescape(key))
+		name := View(key)
+		if l.fill[i].keyEscaped {
+			name = unescape(key)
+		}
+		m := findMember(own, l.own, name)
 		switch {
 		case m == nil:
 			l.front = append(append(append(l.front, '"'), key...), `":`...)

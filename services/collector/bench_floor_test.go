@@ -45,8 +45,12 @@ const (
 
 // serveRole is the other process, until its standard input ends.
 func serveRole(role string) {
-	if role == "load" {
+	switch role {
+	case "load":
 		serveLoad()
+		return
+	case "latency":
+		serveLatency()
 		return
 	}
 	set := config.Defaults().Topics.Set()
@@ -174,6 +178,8 @@ type contender struct {
 	name   string
 	events int
 	run    func(share int) // so many hundredths of the events
+
+	address string // of a server
 }
 
 // overLoopback serves handler and has the load process send to it.
@@ -190,7 +196,7 @@ func overLoopback(b *testing.B, load *other, server *http.Server, name, kind str
 		_ = server.Close()
 		<-done
 	})
-	return contender{name, events * requests, func(share int) {
+	return contender{name: name, events: events * requests, address: l.Addr().String(), run: func(share int) {
 		_, err := fmt.Fprintf(load.in, "%s %s %d %d\n", l.Addr(), kind, events, requests*share/100)
 		require.NoError(b, err)
 		require.Equal(b, "sent", load.line(b))
@@ -277,7 +283,7 @@ func readyProduce(b *testing.B, brokers []string, recs []stream.Record) contende
 	require.Equal(b, len(frame)-4, int(binary.BigEndian.Uint32(frame)), "the whole request in one write")
 	answer := make([]byte, 4096)
 	events := batches * batchEvents
-	return contender{"F3", events, func(share int) {
+	return contender{name: "F3", events: events, run: func(share int) {
 		for sent := 0; sent < events*share/100; sent += len(recs) {
 			_, err := conn.Write(frame)
 			require.NoError(b, err)
@@ -294,7 +300,7 @@ func sevenFields(b *testing.B) contender {
 	b.Helper()
 	paths := [][]string{{"type"}, {"event"}, {"anonymousId"}, {"messageId"}, {"properties", "product_id"}, {"context", "library"}, {"timestamp"}}
 	events := batches * batchEvents
-	return contender{"F6", events, func(share int) {
+	return contender{name: "F6", events: events, run: func(share int) {
 		var p fastjson.Parser
 		for range events * share / 100 {
 			v, err := p.Parse(benchItem)

@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weft-cdp/weft/pkg/stream"
@@ -133,4 +135,41 @@ func TestABatchMakesNoGarbagePerEvent(t *testing.T) {
 		f.intake.release(work)
 	})
 	require.Less(t, allocs, 25.0)
+}
+
+// TestWhatARequestAllocates counts exactly, between body and answer. Of an event of a server nothing is made anew, whether it
+// comes alone or with others; of one of a browser only its body, which has become another. The headers of 32 records are one
+// piece of memory.
+func TestWhatARequestAllocates(t *testing.T) {
+	f := newFixture(t, withBrowsers)
+	f.door.collected, f.door.rejected = nowhere{}, nowhere{}
+	for _, c := range []struct {
+		name, key, path string
+		events          int
+		most            float64
+	}{
+		{"one event of a server", "wk_demo", "track", 1, 6},
+		{"50 events of a server", "wk_demo", "batch", 50, 9},
+		{"one event of a browser", browserKey, "track", 1, 7},
+		{"50 events of a browser", browserKey, "batch", 50, 59},
+	} {
+		body := []byte(benchItem)
+		if c.events > 1 {
+			body = []byte(batchOf(c.events))
+		}
+		like := call{
+			ctx: t.Context(), ep: endpoints[c.path], path: "/v1/" + c.path, source: f.keys.find(c.key), received: now,
+			client: client{ip: netip.MustParseAddr("203.0.113.7"), userAgent: browserAgent},
+		}
+		least := 1e9 // other goroutines allocate too, and with the race detector pools forget what they have
+		for range 40 {
+			least = min(least, testing.AllocsPerRun(1, func() {
+				one, room := like, lease{b: f.budget}
+				if a := f.taken(&one, body, &room); a.status != http.StatusOK {
+					t.Fatal(a.status)
+				}
+			}))
+		}
+		assert.LessOrEqual(t, least, c.most, c.name)
+	}
 }

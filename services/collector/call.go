@@ -17,6 +17,10 @@ import (
 	"github.com/weft-cdp/weft/pkg/stream"
 )
 
+// maxCopied bounds what the context and the integrations of a batch may take once they stand in each of its events: otherwise
+// a request of 4 MB is 160 MB in Kafka. SDKs write less than 2 KB of them, 5 MB in the largest batch that is taken.
+const maxCopied = 32 << 20
+
 // call is one request of events on its way: what is known of it so far.
 type call struct {
 	ctx      context.Context
@@ -139,6 +143,10 @@ func (d *door) taken(c *call, body []byte, room *lease) answer {
 		return d.keep(c, err, body)
 	case len(req.Items) == 0:
 		return refuse(http.StatusBadRequest, codeEmptyBatch, "the batch has no events")
+	case len(req.Items)*(len(req.Context)+len(req.Integrations)) > maxCopied:
+		return d.keep(c, &event.Error{Reason: event.TooLarge, Path: "context", Detail: fmt.Sprintf(
+			"the batch's context and integrations, %d bytes, stand in each of its %d events then: together at most %d bytes; send fewer events at a time",
+			len(req.Context)+len(req.Integrations), len(req.Items), maxCopied)}, body)
 	}
 	if wait := c.source.bucket.take(len(req.Items), c.received); wait > 0 {
 		d.metrics.refused.WithLabelValues(c.source.name, codeRateLimited).Inc()

@@ -79,3 +79,22 @@ func TestABatchMayGrow(t *testing.T) {
 	require.Equal(t, 2, calls)
 	require.Zero(t, f.budget.used.Load())
 }
+
+// What a batch says once for all of its events is copied into each, and Kafka is not to get tens of times what was sent.
+func TestABatchMayNotGrowWithoutEnd(t *testing.T) {
+	f := newFixture(t)
+	items := strings.TrimSuffix(strings.Repeat(`{"type":"page","userId":"u"},`, 2500), ",")
+	text := func(n int) string { return `{"x":"` + strings.Repeat("x", n-len(`{"x":""}`)) + `"}` }
+	most := maxCopied / 2500
+	w := f.do("POST", "/v1/batch", basic("wk_demo"), `{"context":`+text(most-2)+`,"integrations":{},"batch":[`+items+`]}`)
+	require.Equal(t, 200, w.Code, w.Body)
+	require.Len(t, f.collected.take(), 2500)
+	w = f.do("POST", "/v1/batch", basic("wk_demo"), `{"context":`+text(most-1)+`,"integrations":{},"batch":[`+items+`]}`)
+	require.Equal(t, 400, w.Code)
+	require.Equal(t, event.TooLarge, code(t, w))
+	require.Contains(t, w.Body.String(), "send fewer events at a time")
+	require.Empty(t, f.collected.take())
+	rec := one(t, f.rejected.take())
+	require.Equal(t, event.TooLarge, header(t, rec, topic.HeaderReason))
+	require.Zero(t, f.budget.used.Load())
+}

@@ -119,7 +119,8 @@ func (e *Enricher) address(w *work, r Request) {
 		return
 	}
 	if e.opt.Client || string(w.context.Find("direct").Raw) == "true" {
-		w.text("ip", shorten(r.IP, e.opt.IP))
+		w.name("ip")
+		w.fill = append(shorten(r.IP, e.opt.IP).AppendTo(append(w.fill, '"')), '"', ',')
 	}
 }
 
@@ -133,13 +134,13 @@ func (e *Enricher) hide(raw []byte) []byte {
 	if err != nil {
 		return []byte("null") // who knows what it is
 	}
-	return event.AppendJSONString(nil, shorten(ip, e.opt.IP))
+	return event.AppendJSONString(nil, shorten(ip, e.opt.IP).String())
 }
 
-func shorten(ip netip.Addr, mode string) string {
+func shorten(ip netip.Addr, mode string) netip.Addr {
 	ip = ip.Unmap().WithZone("")
 	if mode != IPTruncate {
-		return ip.String()
+		return ip
 	}
 	bits := truncatedIPv6
 	if ip.Is4() {
@@ -147,9 +148,9 @@ func shorten(ip netip.Addr, mode string) string {
 	}
 	p, err := ip.Prefix(bits)
 	if err != nil {
-		return "" // cannot be: it has as many bits
+		return netip.Addr{} // cannot be: it has as many bits
 	}
-	return p.Addr().String()
+	return p.Addr()
 }
 
 // agent adds what the user agent tells, and says whether it is a bot's.
