@@ -187,6 +187,10 @@ type Object struct {
 // Read begins anew with a raw object; nil, and what is no object, has no members.
 func (o *Object) Read(raw []byte) {
 	o.b, o.escaped = raw, o.escaped[:0]
+	if len(raw) == 0 {
+		o.list = o.list[:0]
+		return
+	}
 	list, _, err := scanObject(raw, o.list[:0])
 	if err != nil {
 		o.list = o.list[:0]

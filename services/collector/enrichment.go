@@ -40,7 +40,7 @@ func enrichStep(proxies enrich.Proxies, s config.Source) (step, error) {
 			}
 		}
 		r := enrich.Request{IP: proxies.ClientIP(it.client.ip, it.client.forwardedFor), UserAgent: it.client.userAgent}
-		body, bot, err := e.Apply(in, it.body, r)
+		body, bot, err := e.Apply(&it.desk.enriching, in, it.body, r)
 		if err != nil {
 			return err
 		}

@@ -57,10 +57,11 @@ type sourceReader struct {
 
 // desk is what items are read and stamped with, one after another. For one goroutine.
 type desk struct {
-	reader  event.Reader
-	headers topic.MetaWriter
-	item    item // the one at hand: here, because steps get its address
-	recs    []record
+	reader    event.Reader
+	headers   topic.MetaWriter
+	enriching enrich.Work
+	item      item // the one at hand: here, because steps get its address
+	recs      []record
 }
 
 // maxKeptRecords bounds the records for which a desk keeps memory: some 100 KB.
@@ -89,6 +90,7 @@ func (in *intake) release(d *desk) {
 	}
 	clear(d.recs)
 	d.item = item{}
+	d.enriching.Forget()
 	d.reader.Forget()
 	in.desks.Put(d)
 }

@@ -16,7 +16,7 @@ var campaignNames = [...]struct{ parameter, name string }{
 }
 
 // campaign adds the campaign that the page's address names. Of equal parameters the first counts.
-func (e *Enricher) campaign(w *work, page, properties []byte) {
+func (e *Enricher) campaign(w *Work, page, properties []byte) {
 	address := w.url(page, properties)
 	_, query, ok := strings.Cut(address, "?")
 	if !ok || !strings.Contains(query, "utm_") {

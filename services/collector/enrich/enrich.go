@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"sync"
 
 	"github.com/weft-cdp/weft/pkg/event"
 )
@@ -54,14 +53,19 @@ type Enricher struct {
 	opt    Options
 	ip     event.Path
 	agents agents
-	work   sync.Pool
 }
 
-// work is what one event is enriched with, to be used again for the next.
-type work struct {
+// Work is the memory in which one event after another is enriched. Its zero value is ready. It is for one goroutine.
+type Work struct {
 	context *event.Object // the event's, in the reader that looks at it
 	inner   event.Object
 	fill    []byte
+}
+
+// Forget lets go of what was enriched. It keeps the memory for what comes.
+func (w *Work) Forget() {
+	w.context = nil
+	w.inner.Read(nil)
 }
 
 // New checks the options.
@@ -75,20 +79,15 @@ func New(opt Options) (*Enricher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ip: %w", err)
 	}
-	return &Enricher{opt: opt, ip: path, work: sync.Pool{New: func() any { return new(work) }}}, nil
+	return &Enricher{opt: opt, ip: path}, nil
 }
 
 // Apply returns the event with what its request adds, and whether a bot sent it. body is an event that Compose of in has
 // made, or another reader's; it is not changed. The error is an *event.Error.
-func (e *Enricher) Apply(in *event.Reader, body []byte, r Request) (out []byte, bot bool, err error) {
+func (e *Enricher) Apply(w *Work, in *event.Reader, body []byte, r Request) (out []byte, bot bool, err error) {
 	if err := in.Look(body); err != nil {
 		return nil, false, err
 	}
-	w, ok := e.work.Get().(*work)
-	if !ok {
-		w = new(work)
-	}
-	defer e.work.Put(w)
 	w.context = in.LookedContext()
 	w.fill = append(w.fill[:0], '{')
 	if string(w.context.Find("historical").Raw) == "true" {
@@ -107,14 +106,14 @@ func (e *Enricher) Apply(in *event.Reader, body []byte, r Request) (out []byte, 
 			return nil, bot, err
 		}
 	}
-	if w.context = nil; hides {
+	if hides {
 		out = e.ip.Replace(out, e.hide)
 	}
 	return out, bot, nil
 }
 
 // address adds the client's address.
-func (e *Enricher) address(w *work, r Request) {
+func (e *Enricher) address(w *Work, r Request) {
 	if e.opt.IP == IPDrop || !r.IP.IsValid() || !w.context.Find("ip").Absent() {
 		return
 	}
@@ -154,7 +153,7 @@ func shorten(ip netip.Addr, mode string) netip.Addr {
 }
 
 // agent adds what the user agent tells, and says whether it is a bot's.
-func (e *Enricher) agent(w *work, r Request) (bot bool) {
+func (e *Enricher) agent(w *Work, r Request) (bot bool) {
 	text := w.context.Find("userAgent").Text()
 	if text == "" && e.opt.Browser && r.UserAgent != "" {
 		text = strings.ToValidUTF8(r.UserAgent[:min(len(r.UserAgent), maxAgentBytes)], "")
@@ -187,20 +186,20 @@ func (e *Enricher) agent(w *work, r Request) (bot bool) {
 	return false
 }
 
-func (w *work) name(name string) { w.fill = append(event.AppendJSONString(w.fill, name), ':') }
+func (w *Work) name(name string) { w.fill = append(event.AppendJSONString(w.fill, name), ':') }
 
-func (w *work) text(name, s string) {
+func (w *Work) text(name, s string) {
 	w.name(name)
 	w.fill = append(event.AppendJSONString(w.fill, s), ',')
 }
 
-func (w *work) raw(name string, value []byte) {
+func (w *Work) raw(name string, value []byte) {
 	w.name(name)
 	w.fill = append(append(w.fill, value...), ',')
 }
 
 // url is the address of the page: context.page.url, else that of a page call itself.
-func (w *work) url(page, properties []byte) string {
+func (w *Work) url(page, properties []byte) string {
 	for _, raw := range [][]byte{page, properties} {
 		if !bytes.Contains(raw, []byte("utm")) { // saves the reading, nearly always; "utm" has no escapes to hide in
 			continue

@@ -67,7 +67,7 @@ func TestApply(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			body := []byte(c.body)
-			out, bot, err := enricher(t, c.opt).Apply(new(event.Reader), body, c.req)
+			out, bot, err := enricher(t, c.opt).Apply(new(Work), new(event.Reader), body, c.req)
 			require.NoError(t, err)
 			require.False(t, bot)
 			require.Equal(t, c.want, string(out))
@@ -94,13 +94,13 @@ func TestBots(t *testing.T) {
 	} {
 		body, err := json.Marshal(map[string]any{"context": map[string]string{"userAgent": agent}})
 		require.NoError(t, err)
-		_, bot, err := enricher(t, browser).Apply(new(event.Reader), body, Request{})
+		_, bot, err := enricher(t, browser).Apply(new(Work), new(event.Reader), body, Request{})
 		require.NoError(t, err)
 		require.Equal(t, want, bot, agent)
-		_, bot, err = enricher(t, browser).Apply(new(event.Reader), []byte(`{}`), Request{UserAgent: agent})
+		_, bot, err = enricher(t, browser).Apply(new(Work), new(event.Reader), []byte(`{}`), Request{UserAgent: agent})
 		require.NoError(t, err)
 		require.Equal(t, want, bot, "of the request: %s", agent)
-		_, bot, err = enricher(t, Options{Client: true, Browser: true, Agents: true}).Apply(new(event.Reader), body, Request{})
+		_, bot, err = enricher(t, Options{Client: true, Browser: true, Agents: true}).Apply(new(Work), new(event.Reader), body, Request{})
 		require.NoError(t, err)
 		require.False(t, bot, "not looked for")
 	}
@@ -158,14 +158,14 @@ func FuzzApply(f *testing.F) {
 		addr, _ := netip.ParseAddr(ip)
 		e := enricher(t, browser)
 		before := bytes.Clone(body)
-		out, _, err := e.Apply(new(event.Reader), body, Request{addr, agent})
+		out, _, err := e.Apply(new(Work), new(event.Reader), body, Request{addr, agent})
 		if err != nil || !bytes.Equal(before, body) {
 			t.Fatalf("%q: %v", before, err)
 		}
 		if event.CheckJSON(out) != nil {
 			t.Fatalf("%q became %q", body, out)
 		}
-		again, _, err := e.Apply(new(event.Reader), out, Request{addr, agent})
+		again, _, err := e.Apply(new(Work), new(event.Reader), out, Request{addr, agent})
 		if err != nil || !bytes.Equal(again, out) {
 			t.Fatalf("twice: %q, then %q (%v)", out, again, err)
 		}
@@ -187,10 +187,11 @@ func BenchmarkApply(b *testing.B) {
 	e := enricher(b, browser)
 	r := Request{netip.MustParseAddr("203.0.113.7"), chromeOnPC}
 	var in event.Reader
+	var w Work
 	b.ReportAllocs()
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
-		if _, _, err := e.Apply(&in, body, r); err != nil {
+		if _, _, err := e.Apply(&w, &in, body, r); err != nil {
 			b.Fatal(err)
 		}
 	}
