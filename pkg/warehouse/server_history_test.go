@@ -252,3 +252,53 @@ func TestEventsUnderThePersonOfATime(t *testing.T) {
 	_, err := h.Query(t.Context(), "SELECT * FROM ${database}.identity_at(at = 'tomorrow', known = '')")
 	require.Error(t, err)
 }
+
+// costBlock is the moves of n identifiers that are united two random ones at a time until they are one person. Which of
+// two people wins is random, too, as ids are keyed hashes.
+func costBlock(r *rand.Rand, n int) (b *Block[Move], last int) {
+	ids := make([]uuid.UUID, n)
+	for i := range ids {
+		ids[i] = uuid.UUID{0: byte(r.Uint32()), 1: byte(r.Uint32())}
+		for j := range ids[i] {
+			ids[i][j] = byte(r.Uint32())
+		}
+	}
+	slices.SortFunc(ids, func(a, b uuid.UUID) int { return strings.Compare(a.String(), b.String()) })
+	b = Moves().NewBlock()
+	at := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	for i, m := range randomMerges(r, n, 1, false) {
+		for _, node := range m.members {
+			b.Add(&Move{Origin: Origin{Topic: "weft.events.identified", Partition: uint32(i % 12), Offset: uint64(i)}, //nolint:gosec // small
+				Node: ids[node], Person: ids[m.winner], Version: m.version, ValidFrom: at.Add(time.Duration(i) * time.Second), KnownFrom: at.Add(time.Duration(i)*time.Second + 80*time.Millisecond)})
+		}
+		last = len(m.members)
+	}
+	return b, last
+}
+
+// A history grows with the logarithm of the person, not with the square: whoever loses is drawn by a keyed hash, so that
+// an identifier's person changes about ln(n) times at most, whatever the order of merges (ADR 0013).
+func TestWhatAHistoryCosts(t *testing.T) {
+	c := newDatabase(t)
+	for seed, n := range []int{2, 10, 100, 1000, 10_000} {
+		b, last := costBlock(rand.New(rand.NewPCG(11, uint64(seed))), n) //nolint:gosec // a test
+		require.LessOrEqual(t, b.Rows(), 4*n*len(fmt.Sprint(n)), "rows of a person of %d", n)
+		began := time.Now()
+		require.NoError(t, c.Insert(t.Context(), b, token(fmt.Sprint(n)), time.Now))
+		took := time.Since(began)
+		size := scalar[uint64](t, c, "SELECT sum(data_compressed_bytes) FROM system.parts WHERE database = '${database}' AND table = 'identity_moves' AND active AND name LIKE ?", fmt.Sprintf("all_%d_%%", seed+1))
+		t.Logf("%6d identifiers: %d merges, %d moves, %.1f per merge, the last merge %d; %d bytes, %.0f per move; one insert of all in %s",
+			n, n-1, b.Rows(), float64(b.Rows())/float64(n-1), last, size, float64(size)/float64(b.Rows()), took.Round(time.Millisecond))
+	}
+	began := time.Now()
+	people := scalar[uint64](t, c, "SELECT uniqExact(person_id) FROM ${database}.identity_at(at = '2026-03-01 00:30:00', known = '')")
+	t.Logf("everybody at a time: %d people in %s", people, time.Since(began).Round(time.Millisecond))
+	// One merge that moves 10,000 identifiers.
+	b := Moves().NewBlock()
+	for i := range 10_000 {
+		b.Add(&Move{Origin: Origin{Topic: "t", Offset: 1 << 40}, Node: id(i), Person: id(1 << 20), Version: 10_001, ValidFrom: time.Unix(1e9, 0), KnownFrom: time.Unix(1e9, 0)})
+	}
+	began = time.Now()
+	require.NoError(t, c.Insert(t.Context(), b, token("one"), time.Now))
+	t.Logf("one merge of 10,000 identifiers: %s", time.Since(began).Round(time.Millisecond))
+}
