@@ -54,7 +54,12 @@ const stepsOfStory = 24
 // TestTraffic: what two real SDKs sent, with their defaults, arrives in ClickHouse event by event and byte for byte, and
 // the anonymous visitor, the lead, the user and the second device are one person.
 func TestTraffic(t *testing.T) {
-	d := deploy(t, options{})
+	// The story has a lead that is renamed to a user by an alias call: two user ids, where the shipped limit is one.
+	shipped, err := os.ReadFile(filepath.Join(root, "schemas/identity/rules.yaml"))
+	require.NoError(t, err)
+	rules := filepath.Join(t.TempDir(), "rules.yaml")
+	require.NoError(t, os.WriteFile(rules, []byte(edit(t, string(shipped), "limit: {values: 1, per: ever}", "limit: {values: 2, per: ever}")), 0o600))
+	d := deploy(t, options{environ: []string{"WEFT_IDENTITY_RULES_FILE=" + rules}})
 	facts := [][]string{}
 	for _, sdk := range []string{"analytics-node", "segment-analytics-python"} {
 		events := map[string]sent{}
