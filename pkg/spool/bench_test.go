@@ -53,7 +53,7 @@ func (away) ProduceEncoded(context.Context, string, int, *stream.Encoded, int) e
 
 func (taking) ProduceEncoded(context.Context, string, int, *stream.Encoded, int) error { return nil }
 
-func benchOptions(b *testing.B, dir string, p Producer) Options {
+func benchOptions(dir string, p Producer) Options {
 	return Options{
 		Dir: dir, MaxBytes: 1 << 40, Topics: []string{"a"}, Partitions: benchPartitions, Producer: p,
 		Registry: &register{entries: map[string]registry.Entry{}}, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
@@ -91,7 +91,7 @@ func BenchmarkAppend(b *testing.B) {
 			require.NoError(b, f.Close())
 		})
 		b.Run(fmt.Sprintf("spool/%d", callers), func(b *testing.B) {
-			s, err := Open(benchOptions(b, b.TempDir(), away{}))
+			s, err := Open(benchOptions(b.TempDir(), away{}))
 			require.NoError(b, err)
 			ctx, cancel := context.WithCancel(context.Background())
 			done := make(chan error, 1)
@@ -115,7 +115,8 @@ func BenchmarkAppend(b *testing.B) {
 
 // laneItems puts one record into a lane.
 func laneItems(b *testing.B, s *Spool, lane int) []*item {
-	items := pack(benchRecords(0)[:1], []int{lane}, map[int]bool{lane: true})
+	b.Helper()
+	items := []*item{{lane: lane, count: 1, data: stream.AppendEncoded(nil, &benchRecords(0)[0]), done: make(chan error, 1)}}
 	require.NoError(b, s.put(items))
 	return items
 }
@@ -145,7 +146,7 @@ func share(b *testing.B, callers int, call func() error) {
 func BenchmarkDrain(b *testing.B) {
 	const calls = 2000
 	dir := filepath.Join(b.TempDir(), "filled")
-	s, err := Open(benchOptions(b, dir, away{}))
+	s, err := Open(benchOptions(dir, away{}))
 	require.NoError(b, err)
 	for call := range calls {
 		recs, lanes, all := benchRecords(call), make([]int, benchCall), map[int]bool{}
@@ -184,7 +185,7 @@ func BenchmarkDrain(b *testing.B) {
 			b.StopTimer()
 			copied := filepath.Join(b.TempDir(), "copy")
 			require.NoError(b, os.CopyFS(copied, os.DirFS(dir)))
-			s, err := Open(benchOptions(b, copied, taking{}))
+			s, err := Open(benchOptions(copied, taking{}))
 			require.NoError(b, err)
 			require.Equal(b, calls*benchCall, s.Behind())
 			b.StartTimer()

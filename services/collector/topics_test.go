@@ -48,7 +48,7 @@ func TestReadyWithoutKafkaFromTheStart(t *testing.T) {
 
 // It is not ready, and says why, when it could not acknowledge anything, or when what it acknowledged might go wrong.
 func TestNotReadyWithoutKafka(t *testing.T) {
-	says := func(b *broker, s *running, what string) {
+	says := func(s *running, what string) {
 		t.Helper()
 		require.Eventually(t, func() bool { err := s.Ready(); return err != nil && strings.Contains(err.Error(), what) }, patience, 10*time.Millisecond)
 		require.NoError(t, s.stop())
@@ -58,12 +58,12 @@ func TestNotReadyWithoutKafka(t *testing.T) {
 		s := b.start()
 		require.Eventually(t, func() bool { return s.Ready() == nil }, patience, 10*time.Millisecond)
 		r.Close()
-		says(b, s, "cannot be registered")
+		says(s, "cannot be registered")
 	})
 	t.Run("no spool", func(t *testing.T) {
 		b, _, _, _ := seenThenAway(t)
 		b.cfg.Collector.SpoolMaxBytes = 0
-		says(b, b.start(), "look for topic")
+		says(b.start(), "look for topic")
 	})
 	t.Run("spool full", func(t *testing.T) {
 		b, _, _, _ := seenThenAway(t)
@@ -77,19 +77,19 @@ func TestNotReadyWithoutKafka(t *testing.T) {
 		require.Equal(t, 503, status)
 		require.NoError(t, s.stop())
 		b.cfg.Collector.SpoolMaxBytes = 10_000 // what it holds is above that
-		says(b, b.start(), "spool is full")
+		says(b.start(), "spool is full")
 	})
 	t.Run("topics never seen", func(t *testing.T) {
 		b, _, _ := newSpoolingBroker(t)
 		b.cfg.Kafka.Brokers = []string{noKafka}
-		says(b, b.start(), errNeverSeen.Error())
+		says(b.start(), errNeverSeen.Error())
 	})
 	t.Run("topic missing", func(t *testing.T) {
 		b, _, _, back := seenThenAway(t)
 		back()
 		b.cfg.Topics.Prefix, b.cfg.Collector.SpoolDir = "other.", t.TempDir()
 		require.NoError(t, registry.New(b.store, b.cfg.Topics.Set()).NotePartitions(b.context(), b.cfg.Topics.Partitions))
-		says(b, b.start(), "look for topic other.events.collected")
+		says(b.start(), "look for topic other.events.collected")
 	})
 }
 
