@@ -17,6 +17,9 @@ const (
 	// window is how many bytes of records are in memory while they are drained: most of a request to each of a
 	// dozen partitions.
 	window = 8 << 20
+	// probe is how many bytes are tried while Kafka takes nothing: enough for some records of each partition. A whole
+	// window would be read, encoded and compressed in vain every few seconds, beside those who wait for their fsync.
+	probe = 64 << 10
 	// keptWindow is how much memory of it a lane keeps for the next.
 	keptWindow = 2 * window / 8
 	// roundTime is how long Kafka may take over a window; a partition that needs longer is tried again later, and the
@@ -101,6 +104,7 @@ type pass struct {
 	windows []stream.Encoded // by lane
 	left    map[int]bool     // lanes that Kafka does not take
 	size    int
+	limit   int // of size: window, or probe until Kafka takes something
 	took    bool
 	buf     []byte
 	names   map[int]bool // lanes with something in their window
@@ -143,7 +147,11 @@ func (p *pass) turn(ctx context.Context) (took, all bool) {
 // run hands on what was written before it began. It says whether Kafka took anything, and whether all of it.
 func (p *pass) run(ctx context.Context) (took, all bool) {
 	s := p.s
-	p.left, p.names, p.size, p.took = map[int]bool{}, map[int]bool{}, 0, false
+	p.left, p.names, p.size = map[int]bool{}, map[int]bool{}, 0
+	if p.limit = window; !p.took { // by the former pass
+		p.limit = probe
+	}
+	p.took = false
 	for i := range p.windows { // the disk may have failed in the middle of the former pass
 		p.windows[i].Reset()
 	}
@@ -217,7 +225,7 @@ func (p *pass) segment(ctx context.Context, g *segment, at, end int64) error {
 		if err := p.add(parts, position{g.number, at}); err != nil {
 			return err
 		}
-		if at = next; p.size >= window {
+		if at = next; p.size >= p.limit {
 			if p.flush(ctx, position{g.number, at}); p.stuck(ctx) {
 				return nil
 			}
@@ -283,7 +291,9 @@ func (p *pass) flush(ctx context.Context, upTo position) {
 		}
 	}
 	clear(p.names)
-	p.size = 0
+	if p.size = 0; p.took {
+		p.limit = window
+	}
 }
 
 // hand produces the records of one lane. One that Kafka refuses for good is put elsewhere, for it is acknowledged.

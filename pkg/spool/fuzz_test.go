@@ -42,7 +42,7 @@ func FuzzSegment(f *testing.F) {
 		if n := s.Behind(); n < head && readPosition(dir) == (position{}) {
 			t.Fatalf("%d of %d records are counted", n, head)
 		}
-		p := pass{s: s, windows: make([]stream.Encoded, len(s.lanes)), left: map[int]bool{}, names: map[int]bool{}}
+		p := pass{s: s, windows: make([]stream.Encoded, len(s.lanes)), left: map[int]bool{}, names: map[int]bool{}, limit: window}
 		for _, g := range s.segments {
 			_ = p.segment(t.Context(), g, 0, g.end) // an error holds the draining, and is told
 		}

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weft-cdp/weft/pkg/stream"
 )
 
 func segmentsIn(t testing.TB, dir string) []string {
@@ -390,4 +393,36 @@ func TestDamageWhileRunningIsTold(t *testing.T) {
 			require.Equal(t, before+1, e.kafka.direct)
 		})
 	}
+}
+
+// counted is a Kafka that counts the bytes it is offered.
+type counted struct {
+	*kafka
+	offered atomic.Int64
+}
+
+func (c *counted) ProduceEncoded(ctx context.Context, topic string, partition int, e *stream.Encoded, from int) error {
+	c.offered.Add(int64(e.Bytes()))
+	return c.kafka.ProduceEncoded(ctx, topic, partition, e, from)
+}
+
+// While Kafka takes nothing it is tried with little: what waits is not read and encoded again and again in vain.
+func TestKafkaThatIsAwayIsTriedWithLittle(t *testing.T) {
+	e := newEnv(t)
+	c := &counted{kafka: e.kafka}
+	e.opt.Producer = c
+	e.start()
+	e.kafka.set(true)
+	const calls, size = 40, 50_000
+	for i := range calls {
+		require.NoError(t, e.send(0, "k", fmt.Sprint(i, strings.Repeat("x", size))))
+	}
+	tried := c.offered.Load()
+	e.eventually("tried again", func() bool { return c.offered.Load() > tried })
+	before := c.offered.Load()
+	e.eventually("and again", func() bool { return c.offered.Load() > before })
+	require.Less(t, c.offered.Load()-before, int64(2*(probe+2*size)), "of %d bytes that wait, in one try or two", calls*size)
+	e.kafka.set(false)
+	e.drained()
+	require.Len(t, e.kafka.all(), calls)
 }
