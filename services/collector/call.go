@@ -76,6 +76,16 @@ func (d *door) call(r *http.Request, ep endpoint, path string) answer {
 	return d.taken(&c, body, room)
 }
 
+// noRoom asks the sender to come again when there is room; s is nil while it is not known who sends.
+func (d *door) noRoom(s *source) answer {
+	name := ""
+	if s != nil {
+		name = s.name
+	}
+	d.metrics.refused.WithLabelValues(name, codeOverloaded).Inc()
+	return later(codeOverloaded, "too many bytes are in flight; come again")
+}
+
 // shareOf is whose bytes a request's are.
 func (d *door) shareOf(s *source) *share {
 	if s == nil {
@@ -160,7 +170,7 @@ func (d *door) taken(c *call, body []byte, room *lease) answer {
 	}
 	switch {
 	case errors.Is(err, errNoRoom):
-		return later(codeOverloaded, "too many bytes are in flight; come again")
+		return d.noRoom(c.source)
 	case err != nil:
 		d.log.Debug("request not acknowledged by kafka", zap.String("endpoint", c.ep.name), zap.Error(err))
 		return later(codeUnavailable, "the events could not be stored; come again")
@@ -220,7 +230,7 @@ func tooLargeRequest(limit int) error {
 func (d *door) unreadable(c *call, err error, body []byte, limit int) answer {
 	switch {
 	case errors.Is(err, errNoRoom):
-		return later(codeOverloaded, "too many bytes are in flight; come again")
+		return d.noRoom(c.source)
 	case errors.Is(err, errBodyTooLarge):
 		err = tooLargeRequest(limit)
 	case errors.Is(err, errGzip):

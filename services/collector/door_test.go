@@ -398,6 +398,9 @@ func TestBytesInFlightAreBounded(t *testing.T) {
 		require.NotEmpty(t, w.Header().Get("Retry-After"))
 		require.Equal(t, "https://shop.example", w.Header().Get("Access-Control-Allow-Origin"))
 	}
+	require.Equal(t, 503, f.do("POST", "/v1/page", "", body).Code, "a key that may stand in the body")
+	require.InDelta(t, 2, f.counter(t, "weft_collector_refused_requests_total", "web", codeOverloaded), 0)
+	require.InDelta(t, 1, f.counter(t, "weft_collector_refused_requests_total", "", codeOverloaded), 0)
 	hold.release()
 	require.Equal(t, 200, f.do("POST", "/v1/page", basic("wk_demo"), zipped(t, body)).Code)
 	require.Zero(t, f.budget.used.Load())

@@ -128,7 +128,7 @@ func (d *door) hook(r *http.Request, name string) answer {
 	c.received = d.received()
 	switch {
 	case errors.Is(err, errNoRoom):
-		return later(codeOverloaded, "too many bytes are in flight; come again")
+		return d.noRoom(h.source)
 	case errors.Is(err, errBodyTooLarge):
 		err = tooLargeRequest(h.source.maxRequest)
 		return refuse(h.source.status(event.TooLarge), event.TooLarge, err.Error())
@@ -138,7 +138,7 @@ func (d *door) hook(r *http.Request, name string) answer {
 		return refuse(http.StatusRequestTimeout, codeIncomplete, "the request ended before its body was complete")
 	}
 	delivery := &hooks.Delivery{Header: r.Header.Get, Body: body, Received: c.received}
-	if err := h.reader.Verify(delivery); err != nil {
+	if err := d.verify(h, delivery); err != nil {
 		d.metrics.hooks.WithLabelValues(name, hookUnsigned).Inc()
 		return refuse(http.StatusUnauthorized, codeUnsigned, err.Error())
 	}

@@ -41,8 +41,10 @@ type intake struct {
 	metrics *metrics
 	// suppressed are the people of whom nothing is stored; nil: there is no such list.
 	suppressed *suppression.List
-	proxies    enrich.Proxies
-	clocks     *skew.Clocks
+	// glimpse is event.Glimpse; a test has it panic.
+	glimpse func(item []byte, fill event.Filling) *event.Event
+	proxies enrich.Proxies
+	clocks  *skew.Clocks
 	// senders are the sources by name, filled while the collector is made: a repaired copy of a rejected event is its
 	// source's, whichever door it was rejected at.
 	senders map[string]sourceReader
@@ -101,7 +103,7 @@ func newIntake(cfg config.Collector, now func() time.Time, m *metrics) (*intake,
 	if err != nil {
 		return nil, fmt.Errorf("collector.trusted_proxies%w", err)
 	}
-	in := &intake{cfg: cfg, now: now, metrics: m, proxies: proxies, clocks: skew.New(cfg.SkewThreshold)}
+	in := &intake{cfg: cfg, now: now, metrics: m, proxies: proxies, clocks: skew.New(cfg.SkewThreshold), glimpse: event.Glimpse}
 	if cfg.SuppressionFile != "" {
 		if in.suppressed, err = suppression.Open(cfg.SuppressionFile); err != nil {
 			return nil, fmt.Errorf("collector.suppression_file: %w", err)
@@ -149,7 +151,7 @@ func (in *intake) take(it item, fill event.Filling, origin string, at place) rec
 		return suppressed()
 	}
 	reject := func(e *event.Event, why error) record {
-		if c := it.source.consent; c != nil && c.forbids(event.Glimpse(it.desk.item.body, fill)) {
+		if c := it.source.consent; c != nil && c.forbids(in.glimpse(it.desk.item.body, fill)) {
 			return suppressed()
 		}
 		if e != nil {
@@ -244,10 +246,11 @@ func (in *intake) reject(item []byte, meta event.Meta, key []byte, why error, or
 // aside is reject of what never became an item: where it can be seen that it names one who is on the suppression list,
 // nothing is kept.
 func (in *intake) aside(came []byte, meta event.Meta, key []byte, why error, origin string) record {
-	if in.suppresses(came, event.Filling{}) {
+	kept, forbidden := in.remains(nil, came, event.Filling{})
+	if forbidden {
 		return record{meta: meta, left: leftSuppressed}
 	}
-	return in.reject(came, meta, key, why, origin, place{})
+	return in.reject(kept, meta, key, why, origin, place{})
 }
 
 // allAcknowledged counts what Kafka has of one request, or what is not to be kept.

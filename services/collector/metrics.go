@@ -63,7 +63,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "weft_collector_request_seconds",
 			Help: "Time to answer, from the first byte of the header.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}, []string{"endpoint"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_refused_requests_total",
-			Help: "Requests that a source may not make, whatever is in them, by source and code: disabled, not from this origin, too fast."}, []string{"source", "code"}),
+			Help: "Requests that a source may not make, whatever is in them, by source and code: disabled, not from this origin, too fast, or that there is no room for (overloaded; without a source, while it is not known who sends)."}, []string{"source", "code"}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_events_total",
 			Help: "Events answered for, by source and whether they are on events.collected (stored), on events.rejected (rejected), must not be kept (suppressed), were dropped by a transformation (dropped), are no event by the rules of their inlet (skipped), or cannot be one and are not to be kept (discarded)."}, []string{"source", "result"}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_collector_rejected_total",

@@ -37,14 +37,40 @@ func (d *door) take(it item, fill event.Filling, origin string, at place) (r rec
 		}
 		meta := it.meta
 		meta.MessageID = newMessageID()
-		switch {
-		case it.source.suppress && d.intake.suppresses(it.body, fill), it.source.consent.forbids(event.Glimpse(it.body, fill)):
+		body, forbidden := d.intake.remains(it.source, it.body, fill)
+		if forbidden {
 			r = record{meta: meta, left: leftSuppressed}
-		default:
-			r = d.intake.reject(it.body, meta, nil, &event.Error{Reason: reasonPanic, Detail: fmt.Sprint(v)}, origin, at)
+			return
 		}
+		r = d.intake.reject(body, meta, nil, &event.Error{Reason: reasonPanic, Detail: fmt.Sprint(v)}, origin, at)
 	}()
 	return d.intake.take(it, fill, origin, at)
+}
+
+// remains is what may be kept of an item that is set aside; forbidden: nothing, for it names one who is on the suppression
+// list, or the consent that its source asks for is not given. Where looking panics, too, it is not known whom it
+// names: then it is set aside without its bytes. A nil source asks for no consent.
+func (in *intake) remains(s *source, body []byte, fill event.Filling) (kept []byte, forbidden bool) {
+	defer func() {
+		if recover() != nil {
+			kept, forbidden = nil, false
+		}
+	}()
+	if s == nil {
+		return body, in.suppresses(body, fill)
+	}
+	return body, s.suppress && in.suppresses(body, fill) || s.consent != nil && s.consent.forbids(in.glimpse(body, fill))
+}
+
+// verify looks whether a delivery proves who sent it; one on which that panics does not, and its provider sends it again.
+func (d *door) verify(h *hook, delivery *hooks.Delivery) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			d.panicked("proof of a webhook panicked, it is refused", h.source, v)
+			err = hooks.ErrUnsigned
+		}
+	}()
+	return h.reader.Verify(delivery)
 }
 
 // events reads a delivery; one on which that panics is rejected as a whole.

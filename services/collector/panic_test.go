@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -116,6 +118,72 @@ func TestPanicOnAWebhook(t *testing.T) {
 	rec := one(t, f.rejected.take())
 	require.Equal(t, reasonPanic, header(t, rec, topic.HeaderReason))
 	require.Equal(t, `{"id":2}`, string(rec.Value))
+}
+
+// A proof that panics proves nothing: the delivery is refused, and comes again.
+func TestPanicOnTheProofOfAWebhook(t *testing.T) {
+	f := hookFixture(t)
+	f.hooks["shopify"].reader = unproven{f.hooks["shopify"].reader}
+	for range 2 {
+		require.Equal(t, 401, f.shopify("orders/updated", "1", shopifyOrder))
+	}
+	require.Empty(t, f.collected.take())
+	require.Empty(t, f.rejected.take())
+	require.InDelta(t, 2, f.counter(t, "weft_collector_hooks_total", "shopify", hookUnsigned), 0)
+	require.Equal(t, 200, f.do("POST", "/v1/p", basic("wk_demo"), `{"userId":"u"}`).Code)
+}
+
+type unproven struct{ hooks.Hook }
+
+func (unproven) Verify(*hooks.Delivery) error { panic("in the proof") }
+
+// Whoever asks whom an item names, to keep nothing of those who are on the list, may panic as well: where that cannot be
+// told, the item is set aside without its bytes, at the HTTP door and of an inlet, and the others go on.
+func TestPanicWhileLookingWhomAnItemNames(t *testing.T) {
+	list := filepath.Join(t.TempDir(), "list")
+	require.NoError(t, os.WriteFile(list, []byte("gone@example.com\n"), 0o600))
+	f := newFixture(t, func(c *config.Collector) { c.SuppressionFile = list })
+	f.intake.glimpse = blind
+	w := f.do("POST", "/v1/batch", basic("wk_demo"), `{"batch":[{"type":"page","userId":"1","messageId":"a"},{"type":"page","userId":"poison"}]}`)
+	require.Equal(t, 200, w.Code)
+	require.Contains(t, w.Body.String(), `"index":1`)
+	require.Len(t, f.collected.take(), 1)
+	rec := one(t, f.rejected.take())
+	require.Equal(t, reasonPanic, header(t, rec, topic.HeaderReason))
+	require.Empty(t, rec.Value)
+	require.Equal(t, 400, f.do("POST", "/v1/batch", basic("wk_demo"), `{"batch":[poison`).Code, "one that cannot be taken apart")
+	require.Empty(t, one(t, f.rejected.take()).Value)
+
+	b := newBroker(t)
+	b.cfg.Collector.SuppressionFile = list
+	k := b.foreign(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	for i := range 6 {
+		text := sale(i)
+		if i%3 == 1 {
+			text = fmt.Sprintf(`{"id":"poison-%d","card":"c"}`, i)
+		}
+		b.produce(k, tillTopic, text)
+	}
+	s := b.prepare()
+	s.intake.glimpse = blind
+	s.begin()
+	b.caughtUp(tillTopic)
+	require.NoError(t, s.stop())
+	require.Len(t, flat(b.read(b.cfg.Topics.Set().EventsCollected())), 4)
+	rejected := flat(b.read(b.cfg.Topics.Set().EventsRejected()))
+	require.Len(t, rejected, 2)
+	for _, r := range rejected {
+		require.Equal(t, reasonPanic, header(t, r, topic.HeaderReason))
+		require.Empty(t, r.Value)
+	}
+}
+
+// blind is event.Glimpse with a defect.
+func blind(item []byte, fill event.Filling) *event.Event {
+	if bytes.Contains(item, []byte("poison")) {
+		panic("in the glimpse")
+	}
+	return event.Glimpse(item, fill)
 }
 
 type panicking struct{ hooks.Hook }

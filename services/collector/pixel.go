@@ -66,7 +66,7 @@ func (d *door) pixelCall(c *call, query url.Values, raw string) answer {
 	room := &lease{b: d.budget, of: d.shareOf(c.source)}
 	defer room.release()
 	if !room.grow(len(body)) {
-		return later(codeOverloaded, "too many bytes are in flight; come again")
+		return d.noRoom(c.source)
 	}
 	return d.taken(c, body, room)
 }

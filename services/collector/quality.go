@@ -70,7 +70,7 @@ func (in *intake) suppresses(body []byte, fill event.Filling) bool {
 	if entries.Len() == 0 {
 		return false
 	}
-	for _, id := range event.Glimpse(body, fill).Identifiers() {
+	for _, id := range in.glimpse(body, fill).Identifiers() {
 		if entries.Has(id.Value) {
 			return true
 		}
