@@ -52,6 +52,12 @@ func serveRole(role string) {
 	case "latency":
 		serveLatency()
 		return
+	case "pace":
+		servePace()
+		return
+	case "abuse":
+		serveAbuse()
+		return
 	}
 	set := config.Defaults().Topics.Set()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(int32(set.Partitions), set.EventsCollected(), set.EventsRejected()), //nolint:gosec // a few
@@ -215,6 +221,12 @@ func doorServer(b *testing.B, collected, rejected sender) *http.Server {
 	b.Helper()
 	f := newFixture(b, withBrowsers)
 	f.door.collected, f.door.rejected = collected, rejected
+	return serverOf(b, f)
+}
+
+// serverOf serves a fixture's door as the service does.
+func serverOf(b testing.TB, f *fixture) *http.Server {
+	b.Helper()
 	s := &Service{cfg: settings(b), deps: Deps{Log: zap.NewNop()}, door: f.door}
 	server, err := s.server()
 	require.NoError(b, err)

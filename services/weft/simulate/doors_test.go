@@ -131,6 +131,31 @@ func spools() []directed {
 			},
 		},
 		{
+			// The door dies when it would register its spool: it has acknowledged nothing yet.
+			name: "dies_before_it_is_registered", owners: 1, services: whole, faults: 2, spool: true,
+			acts: func(*world) []*sentEvent {
+				return []*sentEvent{
+					identify(0.5, device("c1"), user("vip"), email("vip")),
+					fills(1, "cart", device("c1"), user("vip")), // due at 5
+					orders(4.3, user("vip")),
+				}
+			},
+			script: func(w *world) func(*process, *message, *verdict) {
+				dies := once{left: 1}
+				return func(p *process, m *message, v *verdict) {
+					if p.service != collect || w.now() < seconds(4) || w.now() > seconds(12) {
+						return
+					}
+					switch {
+					case m.class == produces:
+						v.fault = cutBefore
+					case strings.Contains(m.label, "spools}") && strings.Contains(m.label, "HSET") && dies.more():
+						v.fault = crashBefore
+					}
+				}
+			},
+		},
+		{
 			// The machine goes down between the write and the sync, and right behind the sync: what was not synced was not
 			// acknowledged, and the sender comes again.
 			name: "machine_goes_down_while_it_spools", owners: 2, services: whole, faults: 6, spool: true,

@@ -73,7 +73,7 @@ func mutations() []mutation {
 			name: "spool-acks-before-fsync", breaks: "a disk has synced what it is acknowledged for",
 			edits: []edit{{
 				"pkg/spool/write.go", "	if err == nil {\n		err = f.Sync()\n	}\n	s.mu.Lock()\n	defer s.mu.Unlock()\n	if err == nil {\n",
-				"	if err == nil {\n		defer func() { _ = f.Sync() }()\n	}\n	s.mu.Lock()\n	defer s.mu.Unlock()\n	if err == nil {\n",
+				"	if err == nil {\n		go func() { _ = f.Sync() }()\n	}\n	s.mu.Lock()\n	defer s.mu.Unlock()\n	if err == nil {\n",
 			}},
 			shapes: "spool",
 		},

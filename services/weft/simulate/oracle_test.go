@@ -359,7 +359,8 @@ func (w *world) checkRejected(f *findings, _ *expected) error {
 		}
 	}
 	for id, n := range atDoor {
-		if _, ok := poison[id]; !ok || n > w.heardOf(id) {
+		// What Kafka wrote though it was given up, and the spool handed on once more, is there more often than it was heard.
+		if _, ok := poison[id]; !ok || n > w.heardOf(id) && !w.spools() {
 			f.bad("events.rejected has %q %d times from the door, which heard it %d times", id, n, w.heardOf(id))
 		}
 	}
