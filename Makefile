@@ -120,6 +120,19 @@ traffic: bin/testservers ## Requests as real SDKs sent them: every event arrives
 bench: bin/testservers ## The benchmarks of the hot paths, on real servers (ARGS="-bench Insert -benchtime 5s")
 	{ scripts/machine; bin/testservers run -- go test -tags integration -run '^$$' -bench . -benchmem -timeout $(BENCH_TIMEOUT) $(BENCHES) $(ARGS); } 2>&1 | tee bin/bench.txt
 
+.PHONY: flood
+flood: bin/testservers ## What a source notices of another one's flood, of slow connections and of gzip bombs
+	{ scripts/machine; bin/testservers run -- go test -run '^$$' -bench '^Benchmark(Flood|Abuse)$$' -benchtime 1x -timeout $(BENCH_TIMEOUT) ./services/collector $(ARGS); } 2>&1 | tee bin/flood.txt
+
+# FUZZ narrows fuzz to the targets whose PACKAGE:NAME has it; KEEP is how many of the inputs that each finds are kept.
+FUZZ ?= .
+KEEP ?= 0
+
+.PHONY: fuzz
+fuzz: MINUTES = 10
+fuzz: ## Every parser of outside bytes, one after the other, on one core at the lowest priority (MINUTES=10 of each, FUZZ=pkg/event, KEEP=8)
+	scripts/fuzz --for $(MINUTES)m --match '$(FUZZ)' --keep $(KEEP)
+
 .PHONY: bench-pipeline
 bench-pipeline: bin/testservers ## What an event costs in the whole pipeline, process by process, and how long it takes
 	{ scripts/machine; bin/testservers run -- go test -tags integration -count=1 -timeout $(BENCH_TIMEOUT) -v -run '^TestPipeline$$' $(E2E) -pipeline.events 300000 -pipeline.for 60s $(ARGS); } 2>&1 | tee bin/bench-pipeline.txt

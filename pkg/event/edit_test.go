@@ -125,7 +125,7 @@ func FuzzEdits(f *testing.F) {
 		again, err := json.Marshal(v)
 		require.NoError(t, err)
 		if again2, err := json.Marshal(want); err == nil && len(again2) == len(again) { // no equal names
-			require.JSONEq(t, string(again2), string(again))
+			require.Equal(t, string(again2), string(again)) // as text: 1E1000 is a number that no float is
 		}
 		for _, p := range []string{"a", "b", "a.b", "a.c[*].b", "a[0]"} {
 			at := path(t, p)
