@@ -57,7 +57,7 @@ func servePace() {
 
 // send sends for floodFor. It tells how long those took that were answered 200, and how many were not.
 func (p pace) send() (took []time.Duration, others int) {
-	request := bytes.ReplaceAll(floorRequest(p.events), []byte(basic("wk_demo")), []byte(basic(p.key)))
+	request := bytes.ReplaceAll(floorRequest(fromServer, p.events), []byte(basic("wk_demo")), []byte(basic(p.key)))
 	request = bytes.ReplaceAll(request, []byte(`"writeKey":"wk_demo"`), []byte(`"writeKey":"wk_none"`)) // as long; the header counts
 	due := make(chan time.Time, p.perSecond*int(floodFor/time.Second)+1)
 	var mu sync.Mutex
