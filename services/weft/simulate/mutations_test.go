@@ -38,8 +38,8 @@ func mutations() []mutation {
 		{
 			name: "answered-before-kafka", breaks: "a door says 200 only when Kafka has acknowledged",
 			edits: []edit{{
-				"services/collector/call.go", "		err = d.collected.SendAll(ctx, valid)\n",
-				"		go func() { _ = d.collected.SendAll(context.WithoutCancel(ctx), valid) }()\n",
+				"services/collector/call.go", "		err = d.collected.SendAll(ctx, p.recs)\n",
+				"		go func() { _ = d.collected.SendAll(context.WithoutCancel(ctx), p.recs) }()\n",
 			}},
 			shapes: "door,all",
 		},
