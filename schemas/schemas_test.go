@@ -134,7 +134,9 @@ func TestClosedSetsAreThoseOfTheCode(t *testing.T) {
 	require.ElementsMatch(t, constants(t, "../pkg/journey/file.go", "Channel"), enum(t, "activations.settled.schema.json", "properties", "channel"))
 	require.ElementsMatch(t, constants(t, "../pkg/profile/settle.go", "Because"), enum(t, "audiences.changed.schema.json", "properties", "reason"))
 	require.ElementsMatch(t, constants(t, "../pkg/identity/merge.go", "Rule"),
-		enum(t, "identities.linked.schema.json", "properties", "cause", "properties", "rule"))
+		enum(t, "identities.linked.schema.json", "$defs", "merge", "properties", "cause", "properties", "rule"))
+	require.ElementsMatch(t, constants(t, "../pkg/identity/policy.go", "Cap"),
+		enum(t, "identities.linked.schema.json", "$defs", "suspension", "properties", "cap"))
 	stages := slices.DeleteFunc(constants(t, "../pkg/topic/topic.go", "Stage"), func(s string) bool { return s == topic.StageWriter })
 	require.ElementsMatch(t, stages, enum(t, "headers.schema.json", "properties", "weft-service"))
 
@@ -212,12 +214,19 @@ func TestWhatIsWrittenFits(t *testing.T) {
 		Evidence: []identity.Evidence{{Type: "user_id", Value: "u1", Node: ada}, {Type: "anonymous_id", Value: "a1", Node: eve}},
 	}.Encode()
 	require.NoError(t, err)
+	stopped := identity.Suspension{
+		Evidence: []identity.Evidence{{Type: "user_id", Value: "u1", Node: ada}, {Type: "anonymous_id", Value: "a1", Node: eve}},
+		Cap:      identity.CapMembers, Cause: identity.Cause{Source: "collector:0:1", MessageID: "m1", Rule: identity.RuleAlias, Time: noon},
+	}
+	suspension, err := stopped.Encode()
+	require.NoError(t, err)
 	body, err := event.Complete([]byte(`{"event":"Tea Drunk","userId":7,"properties":[],"context":null,"extra":{"b":1e400}}`),
 		event.Filling{MessageID: func() string { return "m1" }, Context: []byte(`{"ip":"1.2.3.4"}`)}, meta())
 	require.NoError(t, err)
 
 	mergeHeaders := headers(schemaHeader, h(topic.HeaderKind, "merge"), h(topic.HeaderMessageID, "m1"), h(topic.HeaderReceivedAt, "1"), h(topic.HeaderPosition, "identity-stitcher:0:0"))
-	eventHeaders := headers(append(topic.MetaHeaders(meta()), h(topic.HeaderKind, "event"), h(topic.HeaderPosition, "identity-stitcher:0:0"))...)
+	suspendHeaders := headers(schemaHeader, h(topic.HeaderKind, "suspend"), h(topic.HeaderMessageID, "m1"), h(topic.HeaderReceivedAt, "1"), h(topic.HeaderPosition, "identity-stitcher:0:1"))
+	eventHeaders := headers(append(topic.MetaHeaders(meta()), h(topic.HeaderKind, "event"), h(topic.HeaderSetAside, "email:limit,loyalty:card:governor"), h(topic.HeaderPosition, "identity-stitcher:0:0"))...)
 	ours := headers(schemaHeader, positionHeader)
 	records := []schemas.Record{
 		{Topic: "events.inbox", Value: []byte(`{"event":"Tea Drunk","userId":"u1"}`)},
@@ -225,6 +234,7 @@ func TestWhatIsWrittenFits(t *testing.T) {
 		{Topic: "events.identified", Key: []byte(ada), Headers: eventHeaders, Value: body.Body},
 		{Topic: "events.identified", Key: []byte(eve), Headers: mergeHeaders, Value: link},
 		{Topic: "identities.linked", Key: []byte(eve), Headers: mergeHeaders, Value: link},
+		{Topic: "identities.linked", Key: []byte(stopped.Key()), Headers: suspendHeaders, Value: suspension},
 		{Topic: "profiles.changed", Key: []byte(ada), Headers: ours, Value: document},
 		{Topic: "profiles.changed", Key: []byte(ada), Headers: ours, Value: truncated},
 		{Topic: "profiles.changed", Key: []byte(eve), Headers: ours},
@@ -244,7 +254,7 @@ func TestWhatIsWrittenFits(t *testing.T) {
 	fit, err := s.CheckAll(each(records))
 	require.NoError(t, err)
 	require.Equal(t, map[string]int{
-		"events.inbox": 1, "events.collected": 1, "events.identified": 2, "identities.linked": 1, "profiles.changed": 3,
+		"events.inbox": 1, "events.collected": 1, "events.identified": 2, "identities.linked": 2, "profiles.changed": 3,
 		"events.rejected": 2, "audiences.changed": 2,
 	}, fit)
 }

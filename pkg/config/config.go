@@ -82,9 +82,20 @@ type Topics struct {
 
 // Identity is how identifiers are read and joined.
 type Identity struct {
-	KeyFile       string `yaml:"key_file" doc:"Secret of 32 bytes (hex) that identifier hashes are keyed with; made at the first start, in data_dir unless set. Every service needs the same file."`
-	DefaultRegion string `yaml:"default_region" doc:"ISO country whose phone numbers may stand without +country, such as PL; empty: such numbers are taken as they stand."`
-	RulesFile     string `yaml:"rules_file" doc:"YAML file of identifier types: where they stand in events, how they are written, and how far they may join people (docs/identity.md). Every service needs the same file. Empty: the shipped rules, schemas/identity/rules.yaml."`
+	KeyFile       string   `yaml:"key_file" doc:"Secret of 32 bytes (hex) that identifier hashes are keyed with; made at the first start, in data_dir unless set. Every service needs the same file."`
+	DefaultRegion string   `yaml:"default_region" doc:"ISO country whose phone numbers may stand without +country, such as PL; empty: such numbers are taken as they stand."`
+	RulesFile     string   `yaml:"rules_file" doc:"YAML file of identifier types: where they stand in events, how they are written, and how far they may join people (docs/identity.md). Every service needs the same file. Empty: the shipped rules, schemas/identity/rules.yaml."`
+	Claims        string   `yaml:"claims" doc:"What a source that is not trusted may say of a user id, e-mail or phone that was never linked. new: whoever names it first has it; never: such a source joins no two known identifiers at all."`
+	Governor      Governor `yaml:"governor" doc:"Caps. A link beyond one is suspended: the event is resolved without it, and the pair is published on identities.linked."`
+}
+
+// Governor caps what may become one person, and how fast.
+type Governor struct {
+	MembersPerPerson         int `yaml:"members_per_person" doc:"Identifiers of one person; 0: any number."`
+	MergesPerPerson          int `yaml:"merges_per_person" doc:"Merges behind one person of people who had several identifiers already; 0: any number."`
+	LinksPerIdentifier       int `yaml:"links_per_identifier" doc:"Links that name one identifier, at most 256; 0: any number."`
+	MergesPerMinute          int `yaml:"merges_per_minute" doc:"Merges of people who had several identifiers already, by the minute in which their events were received, in each identity-stitcher; 0: any number."`
+	MergesPerMinutePerSource int `yaml:"merges_per_minute_per_source" doc:"The same, of one source."`
 }
 
 // Collector is the doors.
@@ -191,7 +202,12 @@ func Defaults() Config {
 		Kafka:      Kafka{ClientID: "weft", SessionTimeout: 10 * time.Second, RebalanceTime: 10 * time.Second},
 		ClickHouse: ClickHouse{Database: "weft", Username: "default"},
 		Topics:     Topics{Prefix: "weft.", Partitions: 12, ReplicationFactor: 1, MinInsyncReplicas: 1, Retention: 7 * 24 * time.Hour},
-		Identity:   Identity{KeyFile: "weft-data/identity.key"},
+		Identity: Identity{
+			KeyFile: "weft-data/identity.key", Claims: "new",
+			// The first two are Segment's. A person of a hundred identifiers is a constant, not a person. The rates are far
+			// above what a shop of ten million customers sees on its busiest day, and below what a loop can do.
+			Governor: Governor{MembersPerPerson: 1000, MergesPerPerson: 100, LinksPerIdentifier: 100, MergesPerMinute: 60_000, MergesPerMinutePerSource: 30_000},
+		},
 		Collector: Collector{ //nolint:gosec // the name of a file, no secret
 			Listen:            "127.0.0.1:8080",
 			MaxRequestBytes:   4 << 20, // SDKs were seen to send 2 MB decompressed (features 5.9)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"net/url"
 	"reflect"
@@ -142,7 +143,27 @@ func (c *checker) topics(t Topics) {
 	c.lasts("topics.retention", t.Retention)
 }
 
+// Bounds of identity.governor. A person's list is read and written whole; a link more costs as much as the person is large.
+const (
+	maxMembers = 100_000
+	maxLinks   = 256 // as far as the graph counts
+)
+
 func (c *checker) identity(id Identity) {
+	c.want(id.Claims == "new" || id.Claims == "never", "identity.claims", "want new or never, found %q", id.Claims)
+	g := id.Governor
+	for _, f := range []struct {
+		name       string
+		have, most int
+	}{
+		{"members_per_person", g.MembersPerPerson, maxMembers},
+		{"merges_per_person", g.MergesPerPerson, maxMembers},
+		{"links_per_identifier", g.LinksPerIdentifier, maxLinks},
+		{"merges_per_minute", g.MergesPerMinute, math.MaxInt32},
+		{"merges_per_minute_per_source", g.MergesPerMinutePerSource, math.MaxInt32},
+	} {
+		c.want(f.have >= 0 && f.have <= f.most, "identity.governor."+f.name, "want 0 to %d, found %d", f.most, f.have)
+	}
 	c.want(id.KeyFile != "", "identity.key_file", "want a path")
 	if r := id.DefaultRegion; r != "" {
 		c.want(phonenumbers.GetSupportedRegions()[r], "identity.default_region", "want an ISO country code in capitals such as PL, found %q", r)

@@ -68,31 +68,31 @@ const suspendedKept = 1 << 17
 // suspended remembers the pairs whose suspension is known to be published, in two generations, as cache does.
 type suspended struct {
 	mu         sync.Mutex
-	young, old map[suspendedPair]struct{}
+	young, old map[string]struct{}
 }
 
-func newSuspended() *suspended { return &suspended{young: map[suspendedPair]struct{}{}} }
+func newSuspended() *suspended { return &suspended{young: map[string]struct{}{}} }
 
-func (s *suspended) has(p suspendedPair) bool {
+func (s *suspended) has(key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, young := s.young[p]
-	_, old := s.old[p]
+	_, young := s.young[key]
+	_, old := s.old[key]
 	return young || old
 }
 
-func (s *suspended) add(p suspendedPair) {
+func (s *suspended) add(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.young) >= suspendedKept/2 {
-		s.old, s.young = s.young, map[suspendedPair]struct{}{}
+		s.old, s.young = s.young, map[string]struct{}{}
 	}
-	s.young[p] = struct{}{}
+	s.young[key] = struct{}{}
 }
 
-// Announced notes that a suspension is in Kafka: it is not handed out again for the same pair, as far as this process
-// remembers.
-func (r *Resolver) Announced(s *Suspension) { r.suspended.add(s.pair()) }
+// Announced notes that the suspension with this key is in Kafka: it is not handed out again for the same pair, as far as
+// this process remembers.
+func (r *Resolver) Announced(key string) { r.suspended.add(key) }
 
 // minutesKept is how many minutes a process counts merges of: records that wait for each other in Kafka come mixed, but
 // not by more. An older minute counts anew.

@@ -42,7 +42,7 @@ type Cap string
 const (
 	CapMembers         Cap = "members_per_person"
 	CapMerges          Cap = "merges_per_person"
-	CapDegree          Cap = "degree"
+	CapDegree          Cap = "links_per_identifier"
 	CapPerMinute       Cap = "merges_per_minute"
 	CapPerMinuteSource Cap = "merges_per_minute_per_source"
 )

@@ -236,7 +236,7 @@ func (b *batchWork) note(i int, s *stitch) {
 	r.SetAside = append(r.SetAside, s.aside...)
 	slices.SortFunc(r.SetAside, func(x, y SetAside) int { return x.Identifier.Node.Compare(y.Identifier.Node) })
 	for _, x := range s.stopped {
-		if !b.resolver.suspended.has(x.pair()) {
+		if !b.resolver.suspended.has(x.Key()) {
 			r.Suspended = append(r.Suspended, x)
 		}
 	}

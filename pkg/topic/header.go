@@ -31,6 +31,7 @@ const (
 	HeaderTrust      = "weft-trust"       // "trusted" or "untrusted"
 	HeaderHistorical = "weft-historical"  // "1": never triggers a message
 	HeaderFlags      = "weft-flags"       // what the collector found about the event, comma separated, such as bot
+	HeaderSetAside   = "weft-set-aside"   // events.identified: identifiers that did not count for whose the event is, type:reason, comma separated
 	HeaderReason     = "weft-reason"      // events.rejected: stable reason code, such as invalid_json
 	HeaderError      = "weft-error"       // events.rejected: the error in words, naming the field
 	HeaderService    = "weft-service"     // events.rejected: the stage that rejected it
@@ -61,6 +62,9 @@ const (
 	KindSplit Kind = "split"
 	KindErase Kind = "erase"
 )
+
+// KindSuspend is, on identities.linked alone, a link that a cap of the governor has stopped.
+const KindSuspend Kind = "suspend"
 
 // Position says where a record came from (rule 1): the sequence only grows per stage and partition.
 type Position struct {

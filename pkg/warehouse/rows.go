@@ -49,7 +49,7 @@ type Event struct {
 	UTMSource, UTMMedium, UTMCampaign        string
 	UTMTerm, UTMContent                      string
 	DeviceType, OS, App, Locale, Library     string
-	Faults, Flags                            []string
+	Faults, Flags, SetAside                  []string
 	Properties, Traits, Address, Context     []byte
 	IP                                       string
 }
@@ -102,6 +102,7 @@ func Events() Table[Event] {
 		word("library", func(e *r) string { return e.Library }),
 		wordList("faults", func(e *r) []string { return e.Faults }),
 		wordList("flags", func(e *r) []string { return e.Flags }),
+		wordList("set_aside", func(e *r) []string { return e.SetAside }),
 		blob("properties", func(e *r) []byte { return e.Properties }),
 		blob("traits", func(e *r) []byte { return e.Traits }),
 		text("ip", func(e *r) string { return e.IP }),

@@ -10,7 +10,7 @@ SELECT
     time, time_clamped, original_timestamp, sent_at, received_at, inserted_at, trusted, historical,
     order_id, checkout_id, cart_id, product_id, category, price, quantity, value, revenue, total, currency,
     url, path, referrer, title, utm_source, utm_medium, utm_campaign, utm_term, utm_content,
-    device_type, os, app, locale, library, faults, flags, properties, topic, partition, offset
+    device_type, os, app, locale, library, faults, flags, set_aside, properties, topic, partition, offset
 FROM ${database}.events;
 
 -- sessions: runs of one person's events in one brand on one type of device, 30 minutes of silence apart.

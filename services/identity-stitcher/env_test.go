@@ -2,7 +2,9 @@ package stitcher
 
 import (
 	"context"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"sync"
@@ -25,6 +27,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
+	rules "github.com/weft-cdp/weft/schemas/identity"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -51,6 +54,8 @@ type env struct {
 	received time.Time // when events are received
 	kafka    *kfake.Cluster
 	silent   atomic.Bool // Kafka cuts connections
+
+	untrusted bool // the sources of events
 }
 
 func newEnv(t *testing.T) *env {
@@ -69,8 +74,15 @@ func newEnv(t *testing.T) *env {
 	e.cfg.Redis = config.Redis{Addresses: []string{e.redis.Addr()}, AllowNonDurable: true}
 	e.cfg.Topics.Prefix, e.cfg.Topics.Partitions = topics.Prefix, topics.Partitions
 	e.cfg.Identity.KeyFile = filepath.Join(t.TempDir(), "identity.key")
+	e.cfg.Identity.RulesFile = filepath.Join(t.TempDir(), "rules.yaml")
+	require.NoError(t, os.WriteFile(e.cfg.Identity.RulesFile, unlimited(), 0o600))
 	e.stream, e.store = e.connect()
 	return e
+}
+
+// unlimited are the shipped rules without limits: whoever is linked is one person.
+func unlimited() []byte {
+	return regexp.MustCompile(`values: [0-9]+`).ReplaceAll(rules.Rules(), []byte("values: 0"))
 }
 
 func (e *env) connect() (*stream.Client, *store.Client) {
@@ -128,7 +140,7 @@ func (e *env) node(typ, value string) identity.Node {
 // that came from Kafka, which then carries a source position.
 func (e *env) send(key, source, messageID, inlet, body string) {
 	e.t.Helper()
-	hs := topic.MetaHeaders(event.Meta{Source: source, Brand: "main", MessageID: messageID, ReceivedAt: e.received})
+	hs := topic.MetaHeaders(event.Meta{Source: source, Brand: "main", MessageID: messageID, ReceivedAt: e.received, Trusted: !e.untrusted})
 	if inlet != "" {
 		e.seq[inlet]++
 		pos := topic.Position{Stage: topic.StageCollector + "/" + inlet, Partition: 0, Seq: e.seq[inlet]}

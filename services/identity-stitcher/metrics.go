@@ -14,6 +14,8 @@ type metrics struct {
 	duplicates *prometheus.CounterVec
 	rejected   *prometheus.CounterVec
 	ignored    *prometheus.CounterVec
+	setAside   *prometheus.CounterVec
+	suspended  *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -28,12 +30,16 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "weft_stitcher_rejected_total", Help: "Records that cannot be read, sent to events.rejected."}, []string{"reason"}),
 		ignored: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "weft_stitcher_identifiers_ignored_total", Help: "Identifiers that name nobody."}, []string{"reason"}),
+		setAside: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "weft_stitcher_set_aside_total", Help: "Identifiers that an event was resolved without, by type and reason."}, []string{"type", "reason"}),
+		suspended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "weft_stitcher_suspended_total", Help: "Links that a cap of the governor has stopped, repeats of a pair not included."}, []string{"cap"}),
 	}
 	if reg == nil {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.events, m.merges, m.duplicates, m.rejected, m.ignored} {
+	for _, c := range []prometheus.Collector{m.events, m.merges, m.duplicates, m.rejected, m.ignored, m.setAside, m.suspended} {
 		errs = append(errs, reg.Register(c))
 	}
 	return m, errors.Join(errs...)

@@ -1,11 +1,13 @@
 package stitcher
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,8 +50,9 @@ type planner struct {
 type item struct {
 	record keyed.Record
 	event  *event.Event
-	seenID []byte        // nil: not judged for duplicates
-	drop   *keyed.Output // set: this is what becomes of it instead of an event
+	seenID []byte              // nil: not judged for duplicates
+	drop   *keyed.Output       // set: this is what becomes of it instead of an event
+	aside  []identity.SetAside // before the graph was asked
 	result identity.Result
 }
 
@@ -235,6 +238,15 @@ func (p *planner) request(it *item) identity.Request {
 	for _, x := range ignored {
 		p.metrics.ignored.WithLabelValues(string(x.Reason)).Inc()
 	}
+	if !e.Trusted { // those of types that count from trusted sources only
+		ids = slices.DeleteFunc(ids, func(id identity.Identifier) bool {
+			if p.rules.TypeOf(id.Node).Trust != identity.TrustTrusted {
+				return false
+			}
+			it.aside = append(it.aside, identity.SetAside{Identifier: id, Reason: identity.ReasonUntrusted})
+			return true
+		})
+	}
 	if len(ids) == 0 {
 		ids = append(ids, p.rules.EventIdentifier(e.Source, e.MessageID))
 	}
@@ -245,7 +257,7 @@ func (p *planner) request(it *item) identity.Request {
 	if e.Type == event.Alias {
 		cause.Rule = identity.RuleAlias
 	}
-	return identity.Request{Identifiers: ids, Cause: cause}
+	return identity.Request{Identifiers: ids, Cause: cause, Source: e.Source, Trusted: e.Trusted}
 }
 
 // outputs writes what the batch publishes, in the order of its records, merges before the event they
@@ -265,11 +277,18 @@ func (p *planner) outputs(items []item) ([]keyed.Output, error) {
 			}
 			outs = append(outs, pair[:]...)
 		}
+		for j := range it.result.Suspended {
+			out, err := p.suspension(&it.result.Suspended[j])
+			if err != nil {
+				return nil, err
+			}
+			outs = append(outs, out)
+		}
 		p.metrics.events.Inc()
 		outs = append(outs, keyed.Output{
 			Topic:       p.topics.EventsIdentified(),
 			Key:         it.result.Profile.String(),
-			Headers:     append(topic.MetaHeaders(it.event.Meta), kindHeader(topic.KindEvent)),
+			Headers:     p.headers(it),
 			PassThrough: true,
 			Offset:      it.record.Offset,
 		})
@@ -285,30 +304,72 @@ func (p *planner) merge(m identity.Merge) ([2]keyed.Output, error) {
 		return [2]keyed.Output{}, err
 	}
 	out := keyed.Output{
-		Topic: p.topics.EventsIdentified(),
-		Key:   m.Loser,
-		Value: value,
-		Headers: []topic.Header{
-			{Key: topic.HeaderSchema, Value: []byte(strconv.Itoa(topic.SchemaVersion))},
-			kindHeader(topic.KindMerge),
-			{Key: topic.HeaderMessageID, Value: []byte(m.Cause.MessageID)},
-			{Key: topic.HeaderReceivedAt, Value: []byte(strconv.FormatInt(m.Cause.Time.UnixMilli(), 10))},
-		},
+		Topic:   p.topics.EventsIdentified(),
+		Key:     m.Loser,
+		Value:   value,
+		Headers: causeHeaders(topic.KindMerge, m.Cause),
 	}
 	link := out
 	link.Topic = p.topics.IdentitiesLinked()
 	return [2]keyed.Output{out, link}, nil
 }
 
+// headers are those of an event, with what it was resolved without: pairs of type and reason, each once.
+func (p *planner) headers(it *item) []topic.Header {
+	hs := append(topic.MetaHeaders(it.event.Meta), kindHeader(topic.KindEvent))
+	var pairs []string
+	for _, list := range [...][]identity.SetAside{it.aside, it.result.SetAside} {
+		for _, a := range list {
+			typ := p.rules.TypeOf(a.Identifier.Node).Name // of a closed set, other than the identifier's own
+			p.metrics.setAside.WithLabelValues(cmp.Or(typ, otherTypes), string(a.Reason)).Inc()
+			pairs = append(pairs, a.Identifier.Type+":"+string(a.Reason))
+		}
+	}
+	if len(pairs) == 0 {
+		return hs
+	}
+	slices.Sort(pairs)
+	return append(hs, topic.Header{Key: topic.HeaderSetAside, Value: []byte(strings.Join(slices.Compact(pairs), ","))})
+}
+
+// otherTypes stands in metrics for all types that are not configured.
+const otherTypes = "other"
+
+// suspension is a link that a cap has stopped, for whoever releases or rejects it.
+func (p *planner) suspension(s *identity.Suspension) (keyed.Output, error) {
+	p.metrics.suspended.WithLabelValues(string(s.Cap)).Inc()
+	value, err := s.Encode()
+	if err != nil {
+		return keyed.Output{}, err
+	}
+	return keyed.Output{
+		Topic: p.topics.IdentitiesLinked(), Key: s.Key(), Value: value, Headers: causeHeaders(topic.KindSuspend, s.Cause),
+	}, nil
+}
+
+// causeHeaders are those of a record that a cause has brought about.
+func causeHeaders(kind topic.Kind, c identity.Cause) []topic.Header {
+	return []topic.Header{
+		{Key: topic.HeaderSchema, Value: []byte(strconv.Itoa(topic.SchemaVersion))},
+		kindHeader(kind),
+		{Key: topic.HeaderMessageID, Value: []byte(c.MessageID)},
+		{Key: topic.HeaderReceivedAt, Value: []byte(strconv.FormatInt(c.Time.UnixMilli(), 10))},
+	}
+}
+
 func kindHeader(k topic.Kind) topic.Header {
 	return topic.Header{Key: topic.HeaderKind, Value: []byte(k)}
 }
 
-// Published implements keyed.Planner: merges that are in Kafka need not be published by anybody again.
+// Published implements keyed.Planner: merges and suspensions that are in Kafka need not be published by anybody again.
 func (p *planner) Published(ctx context.Context, _ keyed.Slot, outs []keyed.Output) error {
 	var losers []identity.Node
 	for i := range outs {
-		if k, ok := topic.Get(outs[i].Headers, topic.HeaderKind); !ok || topic.Kind(k) != topic.KindMerge || outs[i].Topic != p.topics.EventsIdentified() {
+		switch k, _ := topic.Get(outs[i].Headers, topic.HeaderKind); {
+		case topic.Kind(k) == topic.KindSuspend && outs[i].Topic == p.topics.IdentitiesLinked():
+			p.resolver.Announced(outs[i].Key)
+			continue
+		case topic.Kind(k) != topic.KindMerge || outs[i].Topic != p.topics.EventsIdentified():
 			continue
 		}
 		n, err := identity.ParseNode(outs[i].Key)

@@ -41,7 +41,7 @@ func newRebuild(ctx context.Context, cfg config.Config, deps Deps, opt keyed.Reb
 	graph := identity.NewGraph(deps.Store, topics.Prefix)
 	p := &replanner{
 		planner: planner{
-			rules: rules, graph: graph, resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries, identity.Policy{}), topics: topics,
+			rules: rules, graph: graph, resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries, policy(cfg.Identity, rules)), topics: topics,
 			window: cfg.Stitcher.DuplicateWindow, now: deps.Now, metrics: m,
 		},
 		store: deps.Store, from: opt.From, published: map[place]bool{}, unnamed: map[string]bool{},
@@ -96,6 +96,9 @@ func (p *replanner) Recall(ctx context.Context, read keyed.Reader) error {
 	}
 	for part := range p.from.Partitions {
 		_, err := read(ctx, p.from.IdentitiesLinked(), part, func(r keyed.Record) error {
+			if r.Kind == topic.KindSuspend {
+				return nil // a suspended link is none
+			}
 			m, err := identity.ParseMerge(r.Value)
 			if err != nil {
 				return nil //nolint:nilerr // not of the stitcher's making

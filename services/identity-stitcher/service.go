@@ -71,7 +71,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	p := &planner{
 		rules:    rules,
 		graph:    graph,
-		resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries, identity.Policy{}),
+		resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries, policy(cfg.Identity, rules)),
 		topics:   topics,
 		window:   cfg.Stitcher.DuplicateWindow,
 		now:      deps.Now,
@@ -105,6 +105,18 @@ func loadRules(cfg config.Identity) (*identity.Rules, error) {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
 	return rules, nil
+}
+
+// policy is what may become one person by the configuration.
+func policy(cfg config.Identity, rules *identity.Rules) identity.Policy {
+	g := cfg.Governor
+	return identity.Policy{
+		TypeOf: rules.TypeOf, Claims: identity.Claims(cfg.Claims),
+		Caps: identity.Caps{
+			Members: g.MembersPerPerson, Merges: g.MergesPerPerson, Degree: g.LinksPerIdentifier,
+			PerMinute: g.MergesPerMinute, PerMinutePerSource: g.MergesPerMinutePerSource,
+		},
+	}
 }
 
 // Run works until ctx ends, and then returns nil, or until an error that a person must look at, such as

@@ -98,6 +98,7 @@ func (t *eventRows) readEvent(r *stream.Record, m event.Meta) error {
 		UserID: e.UserID, AnonymousID: e.AnonymousID, PreviousID: e.PreviousID, GroupID: e.GroupID, MessageID: e.MessageID,
 		Time: inRange(e.Time), TimeClamped: e.TimeClamped, SentAt: inRange(e.SentAt), ReceivedAt: inRange(m.ReceivedAt),
 		OriginalTimestamp: inRange(e.OwnTime()), Trusted: m.Trusted, Historical: m.Historical, Faults: row.Faults[:0], Flags: m.AppendFlags(row.Flags[:0]),
+		SetAside: setAside(row.SetAside[:0], r.Headers),
 		Properties: e.RawProperties(), Traits: e.RawTraits(), Context: e.RawContext(),
 	}
 	if m.ReceivedAt.IsZero() { // nobody said; the month of the event is as good as any
@@ -111,6 +112,18 @@ func (t *eventRows) readEvent(r *stream.Record, m event.Meta) error {
 	t.readAddress(e)
 	t.events.Add(row)
 	return nil
+}
+
+// setAside adds to dst what the stitcher says that it has set aside; the texts alias the headers.
+func setAside(dst []string, hs []topic.Header) []string {
+	text, ok := topic.View(hs, topic.HeaderSetAside)
+	if !ok || text == "" {
+		return dst
+	}
+	for pair := range strings.SplitSeq(text, ",") {
+		dst = append(dst, pair)
+	}
+	return dst
 }
 
 // readProperties fills the typed columns of the e-commerce spec. What fits none is named in Faults; it

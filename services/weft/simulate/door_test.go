@@ -15,7 +15,7 @@ import (
 
 // The sources that may send over HTTP, with the keys they have.
 // sources are servers: the body of an event is what was sent.
-var sources = []config.Source{{Name: "web", Kind: config.KindServer, WriteKey: "web-key"}, {Name: "shop", WriteKey: "shop-key", Trusted: true}}
+var sources = []config.Source{{Name: "web", Kind: config.KindServer, WriteKey: "web-key", Trusted: true}, {Name: "shop", WriteKey: "shop-key", Trusted: true}}
 
 const (
 	// produceTimeout is after what time the door answers 503, and sdkTimeout after what a source waits no more: as

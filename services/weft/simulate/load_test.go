@@ -216,7 +216,7 @@ func (w *world) body(e *sentEvent) string {
 // record is the event as the collector writes it.
 func (w *world) record(e *sentEvent) stream.Record {
 	hs := topic.MetaHeaders(event.Meta{
-		Source: e.source, Brand: "main", MessageID: e.id, ReceivedAt: time.Now().UTC().Truncate(time.Millisecond), Historical: e.old,
+		Source: e.source, Brand: "main", MessageID: e.id, ReceivedAt: time.Now().UTC().Truncate(time.Millisecond), Historical: e.old, Trusted: true,
 	})
 	if e.inlet {
 		pos := topic.Position{Stage: topic.StageCollector + "/till", Partition: 0, Seq: e.seq}

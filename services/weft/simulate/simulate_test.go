@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/identity"
+	shipped "github.com/weft-cdp/weft/schemas/identity"
 )
 
 var (
@@ -37,6 +39,7 @@ const defaultSeeds = 2
 // files are what processes read from the disk. No schedule changes them.
 type files struct {
 	identity, unsubscribe, journeys string
+	limits                          string // rules of identity without any: whoever is linked is one person
 	spools                          string // the disk that collectors share
 	rules                           *identity.Rules
 }
@@ -59,11 +62,13 @@ func newFiles(t testing.TB) files {
 	dir := t.TempDir()
 	f := files{
 		identity: filepath.Join(dir, "identity.key"), unsubscribe: filepath.Join(dir, "unsubscribe.key"),
-		journeys: filepath.Join(dir, "journeys"), spools: filepath.Join(dir, "spools"),
+		limits: filepath.Join(dir, "rules.yaml"), journeys: filepath.Join(dir, "journeys"), spools: filepath.Join(dir, "spools"),
 	}
 	// Keys are fixed: profile ids are made with them, and a seed must mean the same in every run.
 	require.NoError(t, os.WriteFile(f.identity, []byte(strings.Repeat("5a", identity.KeyBytes)), 0o600))
 	require.NoError(t, os.WriteFile(f.unsubscribe, []byte(strings.Repeat("a5", identity.KeyBytes)), 0o600))
+	unlimited := regexp.MustCompile(`values: [0-9]+`).ReplaceAll(shipped.Rules(), []byte("values: 0"))
+	require.NoError(t, os.WriteFile(f.limits, unlimited, 0o600))
 	require.NoError(t, os.Mkdir(f.journeys, 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(f.journeys, "cart.yaml"), fmt.Appendf(nil, journeyFile, delay), 0o600))
 	key, err := config.LoadOrCreateSecret(f.identity)

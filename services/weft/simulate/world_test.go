@@ -137,7 +137,7 @@ func (w *world) config(p *process) config.Config {
 	c.Kafka = config.Kafka{Brokers: []string{"127.0.0.1:9092"}, ClientID: p.name, SessionTimeout: session, RebalanceTime: session}
 	c.Redis = config.Redis{Addresses: []string{"127.0.0.1:6379"}, AllowNonDurable: true}
 	c.Topics.Prefix, c.Topics.Partitions = w.topics.Prefix, w.topics.Partitions
-	c.Identity.KeyFile = w.files.identity
+	c.Identity.KeyFile, c.Identity.RulesFile = w.files.identity, w.files.limits
 	c.Collector.UnsubscribeSecret = w.files.unsubscribe
 	c.Collector.Sources, c.Collector.ProduceTimeout, c.Collector.DrainDelay = sources, produceTimeout, 0
 	c.Collector.SpoolDir, c.Collector.SpoolAfter, c.Collector.SpoolMaxBytes = w.files.spools, spoolAfter, spoolBytes
