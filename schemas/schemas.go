@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"iter"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -132,7 +133,8 @@ func compile(c *jsonschema.Compiler, name string, about About) (*topicSchema, er
 	if len(t.value.OneOf) == 0 {
 		return t, nil
 	}
-	for _, kind := range []string{"event", "merge"} {
+	for _, one := range t.value.OneOf { // each refers to the $defs of a kind
+		kind := path.Base(one.Ref.Location)
 		var err error
 		if t.kinds[kind], err = c.Compile(url + "#/$defs/" + kind); err != nil {
 			return nil, fmt.Errorf("compile schema of %s, kind %s: %w", name, kind, err)

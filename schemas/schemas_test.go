@@ -136,7 +136,7 @@ func TestClosedSetsAreThoseOfTheCode(t *testing.T) {
 	require.ElementsMatch(t, constants(t, "../pkg/identity/merge.go", "Rule"),
 		enum(t, "identities.linked.schema.json", "$defs", "merge", "properties", "cause", "properties", "rule"))
 	require.ElementsMatch(t, constants(t, "../pkg/identity/policy.go", "Cap"),
-		enum(t, "identities.linked.schema.json", "$defs", "suspension", "properties", "cap"))
+		enum(t, "identities.linked.schema.json", "$defs", "suspend", "properties", "cap"))
 	stages := slices.DeleteFunc(constants(t, "../pkg/topic/topic.go", "Stage"), func(s string) bool { return s == topic.StageWriter })
 	require.ElementsMatch(t, stages, enum(t, "headers.schema.json", "properties", "weft-service"))
 
