@@ -19,6 +19,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/warehouse"
+	"github.com/weft-cdp/weft/services/collector"
 )
 
 // checkTimeout bounds each check of a server.
@@ -30,8 +31,8 @@ func newCheckCommand(a *app) *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration, and whether everything can be reached",
 		Long: `Check the configuration (every fault at once, each with its path and line), then whether Kafka, Redis and ClickHouse can be
-reached, whether the topics and inlets are there, whether Redis keeps what it acknowledges, and the rules, audience and
-journey files. Servers without an address are left out: 'weft up' starts its own. Nothing is changed. Exit status 0 if all is
+reached, whether the topics and inlets are there, whether Redis keeps what it acknowledges, and the sources with their
+mappings and tracking plans, the rules, audience and journey files. Servers without an address are left out: 'weft up' starts its own. Nothing is changed. Exit status 0 if all is
 well, else 1.`,
 		Example: `  weft check --config weft.yaml
   weft check --print                     the configuration in effect, without secrets`,
@@ -67,6 +68,7 @@ type check struct {
 func runChecks(ctx context.Context, out io.Writer, cfg config.Config) error {
 	checks := []check{
 		{"configuration", "", func(context.Context) (string, error) { return "no faults", nil }},
+		{"sources", unlessSources(cfg), func(context.Context) (string, error) { return checkSources(cfg) }},
 		{"kafka", unlessGiven(cfg.Kafka.Brokers), func(ctx context.Context) (string, error) { return checkKafka(ctx, cfg) }},
 		{"redis", unlessGiven(cfg.Redis.Addresses), func(ctx context.Context) (string, error) { return checkRedis(ctx, cfg) }},
 		{"clickhouse", unlessGiven(cfg.ClickHouse.Addresses), func(ctx context.Context) (string, error) { return checkClickHouse(ctx, cfg) }},
@@ -121,6 +123,29 @@ func unlessOwnRules(file string) string {
 		return "identity.rules_file is empty: the shipped rules"
 	}
 	return ""
+}
+
+func unlessSources(cfg config.Config) string {
+	if len(sourcesOf(cfg)) == 0 {
+		return "none is configured: 'weft up' makes one of its own"
+	}
+	return ""
+}
+
+// checkSources compiles what a collector would: mappings, transformations, tracking plans, and the secrets of webhooks.
+func checkSources(cfg config.Config) (string, error) {
+	list := sourcesOf(cfg)
+	var errs []error
+	for _, s := range list {
+		_, err := collector.NewPreview(cfg.Collector, s, time.Now)
+		if err == nil && s.KindOrDefault() == config.KindWebhook {
+			_, err = collector.NewHookReader(s)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", standsIn(s), err))
+		}
+	}
+	return fmt.Sprintf("%d without a fault; sources and tracking plans are read when a collector starts: restart it after a change", len(list)), errors.Join(errs...)
 }
 
 func checkAudiences(file string) (string, error) {

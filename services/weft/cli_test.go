@@ -109,11 +109,35 @@ func TestCheckTellsWhatIsNotReached(t *testing.T) {
 	require.Equal(t, exitError, code)
 	require.Empty(t, stderr)
 	lines := strings.Split(strings.TrimSpace(stdout), "\n")
-	require.Len(t, lines, 6)
-	for i, want := range []string{"ok   configuration", "-    kafka", "FAIL redis", "-    clickhouse", "-    audiences", "ok   journeys"} {
+	wants := []string{"ok   configuration", "-    sources", "-    kafka", "FAIL redis", "-    clickhouse", "-    identity rules", "-    audiences", "ok   journeys"}
+	require.Len(t, lines, len(wants))
+	for i, want := range wants {
 		require.True(t, strings.HasPrefix(lines[i], want), lines[i])
 	}
-	require.Contains(t, lines[2], "127.0.0.1:1")
+	require.Contains(t, lines[3], "127.0.0.1:1")
+}
+
+// TestCheckCompilesSources: their mappings, plans and secrets are a collector's first fault otherwise.
+func TestCheckCompilesSources(t *testing.T) {
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "secret")
+	require.NoError(t, os.WriteFile(secret, []byte("hush"), 0o600))
+	write := func(name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	check := func() string {
+		_, stdout, _ := weft(t, "check", "WEFT_COLLECTOR_SOURCES_DIR="+dir, "WEFT_ACTIVATOR_JOURNEYS=../../schemas/journeys")
+		return stdout
+	}
+	write("till.yaml", "name: till\nkind: kafka\nkafka: {topic: t, mapping: {userId: = record.id}}\n")
+	write("shop.yaml", "name: shop\nkind: webhook\nwebhook: {provider: shopify, secret_file: "+secret+"}\n")
+	require.Regexp(t, `(?m)^ok   sources +2 without a fault; .* read when a collector starts: restart it after a change$`, check())
+	write("till.yaml", "name: till\nkind: kafka\nkafka: {topic: t, mapping: {userId: = recor.id}}\n")
+	require.NoError(t, os.Remove(secret))
+	said := check()
+	require.Regexp(t, `(?m)^FAIL sources .*`, said)
+	require.Contains(t, said, "undeclared reference to 'recor'")
+	require.Contains(t, said, "secret_file")
 }
 
 func TestCheckReadsAudiences(t *testing.T) {
