@@ -18,6 +18,7 @@ type mapKV struct {
 	mu     sync.Mutex
 	m      map[string]string
 	groups int // read so far
+	trips  int // of all calls
 	fail   error
 }
 
@@ -25,6 +26,7 @@ func (k *mapKV) MGetGroups(_ context.Context, groups [][]string) ([][][]byte, er
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.groups += len(groups)
+	k.trips++
 	out := make([][][]byte, len(groups))
 	for i, keys := range groups {
 		out[i] = make([][]byte, len(keys))
@@ -41,6 +43,7 @@ func (k *mapKV) MGetGroups(_ context.Context, groups [][]string) ([][][]byte, er
 func (k *mapKV) RunEach(_ context.Context, script string, keys [][]string, args [][]any) ([][][]byte, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.trips++
 	if k.fail != nil {
 		return nil, k.fail
 	}
