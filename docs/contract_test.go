@@ -62,3 +62,15 @@ func TestRulesAreHeldByTests(t *testing.T) {
 		t.Errorf("%s: there is no test `%s`", p.name, m[1])
 	})
 }
+
+// Every fuzz target stands in the table of what comes from outside, so that a parser without one is seen to be missing.
+func TestEveryFuzzTargetIsListed(t *testing.T) {
+	_, section, found := strings.Cut(read(t, "docs/reliability.md"), "## Fuzzing")
+	require.True(t, found)
+	section, _, _ = strings.Cut(section, "\n## ")
+	for name := range testNames(t) {
+		if strings.HasPrefix(name, "Fuzz") {
+			require.Contains(t, section, "`"+name+"`", "docs/reliability.md, Fuzzing")
+		}
+	}
+}

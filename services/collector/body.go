@@ -69,7 +69,7 @@ func (r *reader) inflate(buf *bufio.Reader, limited *io.LimitedReader, most int,
 	}
 	var out []byte
 	if err == nil {
-		out, err = all(z, -1, most, room)
+		out, err = all(&members{z: z, source: source}, -1, most, room)
 	}
 	if z != nil {
 		r.gzips.Put(z)
@@ -83,6 +83,34 @@ func (r *reader) inflate(buf *bufio.Reader, limited *io.LimitedReader, most int,
 		return nil, errors.Join(errIncomplete, source.err)
 	}
 	return out, errors.Join(errGzip, err)
+}
+
+// members reads packed data of any number of members. The decompressor can do so itself, but takes data that ends within the
+// header of a member for whole.
+type members struct {
+	z      *gzip.Reader
+	source *tracked
+}
+
+func (m *members) Read(p []byte) (int, error) {
+	m.z.Multistream(false)
+	n, err := m.z.Read(p)
+	if !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	if _, err := m.source.r.Peek(1); err != nil {
+		if !errors.Is(err, io.EOF) {
+			m.source.err = err
+		}
+		return n, err
+	}
+	if err := m.z.Reset(m.source); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return n, err
+	}
+	return n, nil
 }
 
 // tracked remembers an error of the connection, to tell it from one of the data.
