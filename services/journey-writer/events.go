@@ -98,7 +98,7 @@ func (t *eventRows) readEvent(r *stream.Record, m event.Meta) error {
 		UserID: e.UserID, AnonymousID: e.AnonymousID, PreviousID: e.PreviousID, GroupID: e.GroupID, MessageID: e.MessageID,
 		Time: inRange(e.Time), TimeClamped: e.TimeClamped, SentAt: inRange(e.SentAt), ReceivedAt: inRange(m.ReceivedAt),
 		OriginalTimestamp: inRange(e.OwnTime()), Trusted: m.Trusted, Historical: m.Historical, Faults: row.Faults[:0], Flags: m.AppendFlags(row.Flags[:0]),
-		SetAside: setAside(row.SetAside[:0], r.Headers),
+		SetAside:   setAside(row.SetAside[:0], r.Headers),
 		Properties: e.RawProperties(), Traits: e.RawTraits(), Context: e.RawContext(),
 	}
 	if m.ReceivedAt.IsZero() { // nobody said; the month of the event is as good as any
