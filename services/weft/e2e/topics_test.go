@@ -33,10 +33,11 @@ func (f *foreign) ends(name string) map[int32]int64 {
 	return out
 }
 
-// numbers counts, by its number, how often each event of a load stands in a topic.
+// numbers counts, by its number, how often each event of a load stands in a topic. What a stage has published twice, with
+// one source position, counts once, as for everybody who reads it: rule 1 of the pipeline.
 func (f *foreign) numbers(name string) map[int]int {
 	f.t.Helper()
-	left, out := f.ends(name), map[int]int{}
+	left, out, positions := f.ends(name), map[int]int{}, map[string]bool{}
 	c, err := kgo.NewClient(kgo.SeedBrokers(f.address), kgo.ConsumeTopics(name), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	require.NoError(f.t, err)
 	defer c.Close()
@@ -44,12 +45,12 @@ func (f *foreign) numbers(name string) map[int]int {
 		fetches := c.PollFetches(f.t.Context())
 		require.NoError(f.t, fetches.Err())
 		fetches.EachRecord(func(r *kgo.Record) {
-			for _, h := range r.Headers {
-				if text, ours := strings.CutPrefix(string(h.Value), loadName); ours && h.Key == "weft-message-id" {
-					n, err := strconv.Atoi(text)
-					require.NoError(f.t, err)
-					out[n]++
-				}
+			id, position := header(r, "weft-message-id"), header(r, "weft-position")
+			if text, ours := strings.CutPrefix(id, loadName); ours && (position == "" || !positions[position]) {
+				n, err := strconv.Atoi(text)
+				require.NoError(f.t, err)
+				out[n]++
+				positions[position] = true
 			}
 			if r.Offset >= left[r.Partition]-1 {
 				delete(left, r.Partition)
@@ -57,6 +58,16 @@ func (f *foreign) numbers(name string) map[int]int {
 		})
 	}
 	return out
+}
+
+// header is a record's; empty without it.
+func header(r *kgo.Record, key string) string {
+	for _, h := range r.Headers {
+		if h.Key == key {
+			return string(h.Value)
+		}
+	}
+	return ""
 }
 
 const (
