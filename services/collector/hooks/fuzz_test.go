@@ -39,7 +39,7 @@ func fuzz(f *testing.F, provider, topicHeader string, topics ...string) {
 		}
 		before := bytes.Clone(body)
 		d := &Delivery{Header: header(hs), Body: body, Received: now}
-		if err := h.Verify(d); !errors.Is(err, ErrUnsigned) && !(provider == WooCommerce && isPing(d)) {
+		if err := h.Verify(d); !errors.Is(err, ErrUnsigned) && (provider != WooCommerce || !isPing(d)) {
 			t.Fatalf("%q is let in: %v", body, err) // nothing here is signed
 		}
 		res := h.Events(d)
@@ -105,7 +105,7 @@ func FuzzSignature(f *testing.F) {
 		before := bytes.Clone(body)
 		for i, h := range all {
 			d := &Delivery{Header: header(hs), Body: body, Received: now}
-			if err := h.Verify(d); !errors.Is(err, ErrUnsigned) && !(Providers()[i] == WooCommerce && isPing(d)) {
+			if err := h.Verify(d); !errors.Is(err, ErrUnsigned) && (Providers()[i] != WooCommerce || !isPing(d)) {
 				t.Fatalf("%s: %q with %q of %q is let in: %v", Providers()[i], body, signature, at, err)
 			}
 		}
