@@ -179,14 +179,14 @@ func View(b []byte) string {
 // value is ready.
 type Object struct {
 	b       []byte // what the members stand in
-	from    int    // where the object begins, if the scanner listed it
+	from    int    // where the object begins, if the scanner listed it; else below zero
 	list    []member
 	escaped []string // names of the last members, where they are written with escapes
 }
 
 // Read begins anew with a raw object; nil, and what is no object, has no members.
 func (o *Object) Read(raw []byte) {
-	o.b, o.escaped = raw, o.escaped[:0]
+	o.b, o.from, o.escaped = raw, -1, o.escaped[:0]
 	if len(raw) == 0 {
 		o.list = o.list[:0]
 		return
@@ -205,7 +205,7 @@ func (o *Object) settled(body, raw []byte) *Object {
 	switch {
 	case len(raw) == 0:
 		o.b, o.list, o.escaped = nil, o.list[:0], o.escaped[:0]
-	case o.b == nil || &body[o.from] != &raw[0]:
+	case o.b == nil || o.from < 0 || o.from >= len(body) || &body[o.from] != &raw[0]:
 		o.Read(raw)
 	case len(o.escaped) == 0:
 		o.last()

@@ -141,3 +141,22 @@ func keys(m map[string]string) (out []string) {
 	}
 	return out
 }
+
+// A used Reader that meets an object which the scanner does not list, because its name is written with escapes, may be asked
+// for its members again and again.
+func TestObjectsThatAreNotListedAreReadAgain(t *testing.T) {
+	var r Reader
+	for range 2 {
+		_, err := r.Decode([]byte(`{"type":"page","userId":"`+strings.Repeat("u", 200)+`","properties":{"b":1},"context":{"a":1}}`), Meta{})
+		require.NoError(t, err)
+		require.Equal(t, 1, r.Context().Len())
+		require.Equal(t, 1, r.Properties().Len())
+		_, err = r.Decode([]byte(`{"type":"page","userId":"u","c\u006fntext":{"c":1,"d":2},"p\u0072operties":{}}`), Meta{})
+		require.NoError(t, err)
+		for range 3 {
+			require.Equal(t, 2, r.Context().Len())
+			require.Equal(t, "d", r.Context().Name(1))
+			require.Zero(t, r.Properties().Len())
+		}
+	}
+}
