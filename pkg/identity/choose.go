@@ -58,7 +58,7 @@ func (s *stitch) choose(ctx context.Context, ids []Identifier) ([]Identifier, er
 		return ids, nil
 	}
 	byPriority := s.policy.byPriority(ids)
-	first, v, err := s.find(ctx, byPriority[0].Node)
+	first, _, err := s.find(ctx, byPriority[0].Node)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +74,7 @@ func (s *stitch) choose(ctx context.Context, ids []Identifier) ([]Identifier, er
 			continue
 		}
 		if all.size() == 0 { // the first one that needs a link
+			var v *value
 			if first, v, err = s.settled(ctx, byPriority[0].Node); err != nil {
 				return nil, err
 			}

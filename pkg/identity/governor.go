@@ -16,13 +16,6 @@ type Suspension struct {
 	Cause    Cause      `json:"cause"` // the record that would have made the link
 }
 
-// suspendedPair is the two nodes of a suspension.
-type suspendedPair [2]string
-
-func (s *Suspension) pair() suspendedPair {
-	return suspendedPair{s.Evidence[0].Node, s.Evidence[1].Node}
-}
-
 // Key is the key of the suspension's record: both nodes, with a plus sign between them.
 func (s *Suspension) Key() string { return s.Evidence[0].Node + "+" + s.Evidence[1].Node }
 

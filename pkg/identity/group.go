@@ -126,7 +126,7 @@ func union(a, b group) group {
 	var days, degrees []byte
 	dayed, many := false, false
 	for i, j := 0, 0; i < a.size() || j < b.size(); {
-		c := 0
+		var c int
 		switch {
 		case i == a.size():
 			c = 1

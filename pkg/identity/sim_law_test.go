@@ -35,10 +35,8 @@ type law struct {
 	unions  int
 	dated   int            // days given before a join
 	gaveUp  int            // joins that were given up
-	helped  int            // joins that were committed, linked or given up by somebody else
 	refused map[Reason]int // in the decisions that were published
 	end     map[Node]Node
-	writer  string // the cause of whoever writes, where it is known
 }
 
 var simEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -32,13 +32,6 @@ func (w *witness) known() [buckets]int64 {
 	return w.seen
 }
 
-// of is what is known of one bucket at this moment.
-func (w *witness) of(bucket int) int64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.seen[bucket]
-}
-
 // saw takes in that a bucket counts n writes, by an answer to what was asked when it counted at least least.
 func (w *witness) saw(bucket int, n, least int64) error {
 	if n < least {

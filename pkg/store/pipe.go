@@ -127,7 +127,7 @@ func (c *Client) RunEach(ctx context.Context, script string, keys [][]string, ar
 	for i := range keys {
 		runs[i] = p.EvalSha(ctx, sum, keys[i], args[i]...)
 	}
-	_, _ = p.Exec(ctx) //nolint:errcheck // each command has its error
+	_, _ = p.Exec(ctx) // each command has its error
 	full := c.rdb.Pipeline()
 	for i, run := range runs {
 		switch err := run.Err(); {
