@@ -41,7 +41,7 @@ func entryBytes(value []byte) int {
 func appendEntry(b []byte, n Node, value []byte) ([]byte, error) {
 	switch size := len(value); {
 	case size < shortValue:
-		b = append(b, byte(size)) //nolint:gosec // below 128
+		b = append(b, byte(size))
 	case size < maxValue:
 		b = append(b, shortValue|byte(size>>16), byte(size>>8), byte(size)) //nolint:gosec // cut on purpose
 	default:

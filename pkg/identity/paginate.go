@@ -27,7 +27,7 @@ func (r *Restore) pages(ctx context.Context) error {
 		}
 		for i, page := range pages {
 			if len(page) > 0 {
-				if err := r.put(r.graph.page(b, uint32(i)), page); err != nil { //nolint:gosec // below maxPages
+				if err := r.put(r.graph.page(b, uint32(i)), page); err != nil {
 					return err
 				}
 			}
@@ -57,7 +57,7 @@ func paginate(entries []byte) (pages [][]byte, nodes int, err error) {
 	for _, fill := range []bool{false, true} { // measured first
 		for rest := entries; len(rest) > 0; {
 			node, _, after, _ := nextEntry(rest) // read above
-			p := pageOf(node, uint32(count))     //nolint:gosec // below maxPages
+			p := pageOf(node, uint32(count))
 			if fill {
 				pages[p] = append(pages[p], rest[:len(rest)-len(after)]...)
 			} else {
