@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -77,17 +78,21 @@ const (
 	noProducerBytes = 8 + 2 + 4
 	// floorBytes is how much of each partition is sent again: enough for a second or so.
 	floorBytes = 24 << 20
+	// floorShare: batches below this part of the largest one are left out.
+	floorShare = 4
 	// fetchBytes is one answer.
 	fetchBytes = 8 << 20
 	// floorWait is how long the broker may take over one request.
 	floorWait = time.Minute
 )
 
-// readyBatches are the batches of a topic as the broker keeps them, by partition, with how many records they have. They
-// may be sent again as they are.
+// readyBatches are the large batches of a topic as the broker keeps them, by partition, with how many records they have:
+// those of draining, not those of single calls, whose round trips would be all that is measured. They may be sent again
+// as they are.
 func (f *foreign) readyBatches(c *kgo.Client, name string) (batches map[int32][][]byte, records int) {
 	f.t.Helper()
 	batches = map[int32][][]byte{}
+	largest := 0
 	for p, end := range f.ends(name) {
 		for at, size := int64(0), 0; at < end && size < floorBytes; {
 			req := kmsg.NewPtrFetchRequest()
@@ -116,8 +121,14 @@ func (f *foreign) readyBatches(c *kgo.Client, name string) (batches map[int32][]
 				binary.BigEndian.PutUint32(b[batchChecksum:], crc32.Checksum(b[batchChecked:], crc32.MakeTable(crc32.Castagnoli)))
 				batches[p] = append(batches[p], b)
 				size += n
-				records += int(binary.BigEndian.Uint32(b[batchRecords:]))
+				largest = max(largest, n)
 			}
+		}
+	}
+	for p := range batches {
+		batches[p] = slices.DeleteFunc(batches[p], func(b []byte) bool { return len(b) < largest/floorShare })
+		for _, b := range batches[p] {
+			records += int(binary.BigEndian.Uint32(b[batchRecords:]))
 		}
 	}
 	return batches, records
@@ -130,11 +141,19 @@ func (d *deployment) floorTopic() string { return "e2e." + d.id + ".floor" }
 // there, and for a while, for a broker that has just made one may not know yet that it is the leader.
 func (d *deployment) floor(name string) float64 {
 	d.t.Helper()
-	c, err := kgo.NewClient(kgo.SeedBrokers(d.kafka.address), kgo.MaxVersions(kversion.V3_0_0())) // before topics had ids in requests
-	require.NoError(d.t, err)
-	defer c.Close()
-	batches, records := d.kafka.readyBatches(c, name)
+	connect := func() *kgo.Client {
+		c, err := kgo.NewClient(kgo.SeedBrokers(d.kafka.address), kgo.MaxVersions(kversion.V3_0_0())) // before topics had ids in requests
+		require.NoError(d.t, err)
+		d.t.Cleanup(c.Close)
+		return c
+	}
+	batches, records := d.kafka.readyBatches(connect(), name)
 	to := d.floorTopic()
+	clients := map[int32]*kgo.Client{} // a broker answers one request of a connection after the other
+	for p := range batches {
+		clients[p] = connect()
+		require.NoError(d.t, clients[p].Ping(d.t.Context()))
+	}
 	send := func(p int32, b []byte) error {
 		req := kmsg.NewPtrProduceRequest()
 		req.Acks, req.TimeoutMillis = -1, int32(floorWait.Milliseconds())
@@ -143,7 +162,7 @@ func (d *deployment) floor(name string) float64 {
 		topic := kmsg.NewProduceRequestTopic()
 		topic.Topic, topic.Partitions = to, []kmsg.ProduceRequestTopicPartition{part}
 		req.Topics = []kmsg.ProduceRequestTopic{topic}
-		answer, err := req.RequestWith(d.t.Context(), c)
+		answer, err := req.RequestWith(d.t.Context(), clients[p])
 		if err != nil {
 			return err
 		}
