@@ -10,7 +10,7 @@ func (id Identity) Rules() ([]byte, error) {
 	if id.RulesFile == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(id.RulesFile) //nolint:gosec // the path is the operator's configuration
+	text, err := os.ReadFile(id.RulesFile)
 	if err != nil {
 		return nil, fmt.Errorf("identity.rules_file: %w", err)
 	}

@@ -29,7 +29,7 @@ var dayZero = time.Date(2019, 12, 31, 0, 0, 0, 0, time.UTC)
 // and behind are taken for the first and the last.
 func day(t time.Time) uint16 {
 	d := t.Sub(dayZero) / (24 * time.Hour)
-	return uint16(min(max(d, 1), math.MaxUint16)) //nolint:gosec // bounded
+	return uint16(min(max(d, 1), math.MaxUint16))
 }
 
 func (g *group) size() int { return len(g.members) / nodeBytes }
@@ -177,5 +177,5 @@ func (g *group) count(n Node) {
 	} else {
 		g.degrees = bytes.Clone(g.degrees)
 	}
-	g.degrees[i] = byte(min(int(g.degrees[i])+1, maxDegree)) //nolint:gosec // bounded
+	g.degrees[i] = byte(min(int(g.degrees[i])+1, maxDegree))
 }

@@ -208,7 +208,7 @@ func (r *Rules) node(t *typeRule, typ, value, brand string) Node {
 	if t.Scope == ScopeBrand {
 		m.buf = appendPart(m.buf, brand)
 	}
-	m.Write(m.buf)
+	_, _ = m.Write(m.buf) // never fails
 	m.buf = m.Sum(m.buf[:0])
 	var n Node
 	copy(n[1:], m.buf)
@@ -236,7 +236,7 @@ func appendPart(b []byte, s string) []byte {
 // brandHash is what stands of a brand behind the rank of a node.
 func brandHash(brand string) (b [brandBytes]byte) {
 	h := fnv.New32a()
-	h.Write([]byte(brand))
+	_, _ = h.Write([]byte(brand)) // never fails
 	sum := h.Sum32()
 	binary.BigEndian.PutUint16(b[:], uint16(sum>>16)^uint16(sum)) //nolint:gosec // both halves
 	return b

@@ -298,7 +298,7 @@ func (v *value) decodeGroup(d *decoder, n Node, flags, more byte) error {
 
 func (v *value) decodeMore(d *decoder, more byte) {
 	if more&moreMerges != 0 {
-		v.merges = int(d.uvarint() & maxCount) //nolint:gosec // masked
+		v.merges = int(d.uvarint() & maxCount)
 		d.bad = d.bad || v.merges == 0
 	}
 	if more&moreIncarnation != 0 {
