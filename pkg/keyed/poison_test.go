@@ -122,7 +122,7 @@ func TestPoisonIsRejectedAlone(t *testing.T) {
 	f := e.touchy(touchyFold{}, NewFence(nil, e.topics, 0, e.deps()), d)
 	stop := run(t, f.Run)
 	e.settled()
-	require.NoError(t, f.Ready())
+	require.Eventually(t, func() bool { return f.Ready() == nil }, patience, 5*time.Millisecond)
 	_, a := e.read("a")
 	_, b := e.read("b")
 	require.Equal(t, map[string]int{"a0": 1, "a1": 1, "a2": 1, "a4": 1, "a5": 1, "a6": 1}, a.N)
@@ -189,7 +189,7 @@ func TestTimerThatPanicsIsPutOff(t *testing.T) {
 	require.Eventually(t, func() bool { return fired("a") == 1 && fired("c") == 1 && fired("d") == 1 }, patience, 5*time.Millisecond)
 	p := fmt.Sprint(topic.Partition([]byte("b"), testPartitions))
 	require.Eventually(t, func() bool { return value(t, f.metrics.aside.WithLabelValues(p)) == 1 }, patience, 5*time.Millisecond)
-	require.NoError(t, f.Ready(), "the partition is not held")
+	require.Eventually(t, func() bool { return f.Ready() == nil }, patience, 5*time.Millisecond, "the partition is not held")
 	require.Zero(t, fired("b"))
 	e.send("b", topic.KindEvent, "more") // the partition and the key go on
 	e.settled()

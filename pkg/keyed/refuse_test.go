@@ -95,7 +95,7 @@ func TestOutputThatKafkaRefusesIsRejectedAlone(t *testing.T) {
 	stop := run(t, f.Run)
 	defer stop()
 	e.settled()
-	require.NoError(t, f.Ready())
+	require.Eventually(t, func() bool { return f.Ready() == nil }, patience, 5*time.Millisecond)
 	require.Len(t, e.once(e.topics.ProfilesChanged()), small)
 	reasons := map[string]int{}
 	for _, r := range e.once(e.topics.EventsRejected()) {
