@@ -32,8 +32,8 @@ func newCheckCommand(a *app) *cobra.Command {
 		Short: "Check the configuration, and whether everything can be reached",
 		Long: `Check the configuration (every fault at once, each with its path and line), then whether Kafka, Redis and ClickHouse can be
 reached, whether the topics and inlets are there, whether Redis keeps what it acknowledges, and the sources with their
-mappings and tracking plans, the rules, audience and journey files. Servers without an address are left out: 'weft up' starts its own. Nothing is changed. Exit status 0 if all is
-well, else 1.`,
+mappings and tracking plans, the rules, audience and journey files. Servers without an address are left out: 'weft up'
+starts its own. Nothing is changed. Exit status 0 if all is well, else 1.`,
 		Example: `  weft check --config weft.yaml
   weft check --print                     the configuration in effect, without secrets`,
 		GroupID: groupTools,

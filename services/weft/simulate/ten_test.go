@@ -153,6 +153,8 @@ func (d *directed) play(t *testing.T, s *shape, seed uint64, f files) {
 		}
 		w.last = d.check
 		bad := w.run()
+		w.mu.Lock() // connections that end late still write down that they do
+		defer w.mu.Unlock()
 		require.Empty(t, bad, "%s", strings.Join(w.journal, "\n"))
 		total := 0
 		for _, n := range w.injected {
