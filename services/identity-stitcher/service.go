@@ -11,8 +11,8 @@
 // rules and the graph are package identity's, exactly-once is package keyed's.
 //
 // A duplicate is a message id seen from the same source within the configured window (seven days by
-// default). It is judged only where the record has no source position, that is for the HTTP door: records
-// of Kafka inlets carry positions, by which package keyed drops what is not new.
+// default), over HTTP or on a topic. Not judged is the id that the collector gives to an inlet's record that came
+// without: it is the record's place, whose repeats package keyed drops by source position.
 //
 // A record whose identifiers are all void (see blocked in schemas/identity/rules.yaml) is not lost: it becomes a profile
 // of its own, whose id is made of its source and message id.
@@ -92,11 +92,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 
 // loadRules reads the identity key (made if there is none) and the rules file.
 func loadRules(cfg config.Identity) (*identity.Rules, error) {
-	key, err := config.LoadOrCreateSecret(cfg.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("identity.key_file: %w", err)
-	}
-	text, err := cfg.Rules()
+	key, text, err := cfg.Load()
 	if err != nil {
 		return nil, err
 	}

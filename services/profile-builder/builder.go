@@ -119,11 +119,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 
 // loadRules reads the identity key (made if there is none) and the rules file.
 func loadRules(cfg config.Identity) (*identity.Rules, error) {
-	key, err := config.LoadOrCreateSecret(cfg.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("identity.key_file: %w", err)
-	}
-	text, err := cfg.Rules()
+	key, text, err := cfg.Load()
 	if err != nil {
 		return nil, err
 	}

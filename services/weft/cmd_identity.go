@@ -143,11 +143,7 @@ func identityRules(cfg config.Config) (*identity.Rules, error) {
 	if _, err := os.Stat(cfg.Identity.KeyFile); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("identity.key_file: %s is not there: give the file that the services use", cfg.Identity.KeyFile)
 	}
-	key, err := config.LoadOrCreateSecret(cfg.Identity.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("identity.key_file: %w", err)
-	}
-	text, err := cfg.Identity.Rules()
+	key, text, err := cfg.Identity.Load()
 	if err != nil {
 		return nil, err
 	}
