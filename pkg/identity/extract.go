@@ -56,10 +56,11 @@ func (r *Rules) compile(file string, s *spec) error {
 	none := newBlockList(blockSpec{})
 	r.other = &typeRule{Type: Type{Rank: rankOther, Priority: last + 1, Limit: s.other}, block: none}
 	r.event = &typeRule{Type: Type{Name: TypeEvent, Rank: rankEvent, Priority: last + 2}, block: none}
+	r.part = &typeRule{Type: Type{Name: TypePart, Rank: rankPart, Priority: last + 3}, block: none}
 	for i := range r.byRank {
 		r.byRank[i] = &r.other.Type
 	}
-	for _, t := range append(slices.Clone(r.types), r.event) {
+	for _, t := range append(slices.Clone(r.types), r.event, r.part) {
 		r.byRank[t.Rank] = &t.Type
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"slices"
 )
 
 // Node is an identifier's place in the graph, and the id of the profile that it is the first node of: a
@@ -17,17 +18,21 @@ const (
 	TypeEvent = "event"
 	// TypeDeviceSlice is the type of a profile known by nothing but a device that several people use, and a time on it.
 	TypeDeviceSlice = "device_slice"
+	// TypePart is the type of a part that a split has made of a person. It comes before all others, so that it is the id of
+	// the part's person, and no id that was in use before comes alive again.
+	TypePart = "part"
 )
 
 // reservedTypes are names that no type of a rules file, and no identifier of an event, may have: those above, and what
 // the profile API calls a profile id.
-func reservedTypes() []string { return []string{TypeEvent, TypeDeviceSlice, "profile"} }
+func reservedTypes() []string { return []string{TypeEvent, TypeDeviceSlice, TypePart, "profile"} }
 
-func reserved(typ string) bool { return typ == TypeEvent || typ == TypeDeviceSlice || typ == "profile" }
+func reserved(typ string) bool { return slices.Contains(reservedTypes(), typ) }
 
 // Ranks: the first byte of a node. A rules file gives each type its own, up to maxRank; these are not for it to give. The
 // order is fixed for a deployment's life, so they must never change.
 const (
+	rankPart        = 0x00 // before all: see TypePart
 	rankOther       = 0x40 // all types that the rules do not list
 	maxRank         = 0xef
 	rankEvent       = 0xf0

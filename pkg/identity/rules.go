@@ -8,6 +8,7 @@ import (
 	"hash"
 	"hash/fnv"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -77,6 +78,7 @@ type Rules struct {
 	named       map[string]*typeRule // by name
 	other       *typeRule            // all that the file does not list
 	event       *typeRule            // TypeEvent
+	part        *typeRule            // TypePart
 	previous    *typeRule            // what an alias call's previousId is
 	byRank      [256]*Type           // by the first byte of a node; none is nil
 	paths       *event.Paths
@@ -176,6 +178,11 @@ func (r *Rules) isBlocked(t *typeRule, value string) bool {
 func (r *Rules) EventIdentifier(source, messageID string) Identifier {
 	value := strings.ToValidUTF8(source+"/"+messageID, "\uFFFD")
 	return Identifier{Type: TypeEvent, Value: value, Node: r.node(r.event, TypeEvent, value, "")}
+}
+
+// Part is the node of a part, counted from 0, that a split makes: the same whenever the command is carried out again.
+func (r *Rules) Part(command string, part int) Node {
+	return r.node(r.part, TypePart, command+"/"+strconv.Itoa(part), "")
 }
 
 // validType says whether a type's name can be an identifier type: it stands in topics, in ClickHouse and in

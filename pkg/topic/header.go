@@ -61,10 +61,27 @@ const (
 	KindMerge Kind = "merge"
 	KindSplit Kind = "split"
 	KindErase Kind = "erase"
+
+	// KindDecision and KindRefolded belong to a split, as events with HeaderRefold do: what was decided before the split, and
+	// that all of it has been told.
+	KindDecision Kind = "decision"
+	KindRefolded Kind = "refolded"
 )
+
+// HeaderRefold names the command of which a record of events.identified tells again what was before it: the record is for
+// the profile of its key alone, and nobody is told of it outside. HeaderOrigin beside it is where an event stands on
+// events.identified first.
+const HeaderRefold = "weft-refold"
 
 // KindSuspend is, on identities.linked alone, a link that a cap of the governor has stopped.
 const KindSuspend Kind = "suspend"
+
+// Kinds of identities.linked alone: a part that a split has made, a node that is blocked or shared, and how a command ended.
+const (
+	KindPart    Kind = "part"
+	KindState   Kind = "state"
+	KindCommand Kind = "command"
+)
 
 // Position says where a record came from (rule 1): the sequence only grows per stage and partition.
 type Position struct {

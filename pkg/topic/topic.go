@@ -36,6 +36,9 @@ func (s Set) EventsIdentified() string { return s.Prefix + "events.identified" }
 // IdentitiesLinked holds the accepted links with their evidence; key: identifier node; compacted.
 func (s Set) IdentitiesLinked() string { return s.Prefix + "identities.linked" }
 
+// IdentitiesCommands holds what operators have said of identities; all under one key, so that they have one order.
+func (s Set) IdentitiesCommands() string { return s.Prefix + "identities.commands" }
+
 // ProfilesChanged holds the profile after a change; key: profile id; compacted.
 func (s Set) ProfilesChanged() string { return s.Prefix + "profiles.changed" }
 
@@ -77,6 +80,7 @@ func (s Set) Specs() []Spec {
 const (
 	StageCollector = "collector"         // Kafka inlets
 	StageStitcher  = "identity-stitcher" // events.collected -> events.identified
+	StageCommands  = "identity-commands" // identities.commands -> events.identified, identities.linked
 	StageBuilder   = "profile-builder"   // events.identified -> profiles.changed
 	StageDecide    = "activator"         // events.identified -> activations.requested, .settled
 	StageDeliver   = "activator-deliver" // activations.requested -> .settled
