@@ -108,7 +108,7 @@ func (c *Client) StoredOffsets(ctx context.Context, table, topicName string, par
 // offsetTables is every table that has rows of a topic's records.
 var offsetTables = []string{
 	TableEvents, TableRejected, TableIdentities, TableRedirects, TableMoves, TableProfiles, TableAudiences, TableMessages,
-	TableReceipts,
+	TableReceipts, TableEventParts, TableMessageParts, TableSuspensions, TableCommands,
 }
 
 // highestSQL is the highest stored offset of a partition over tables; it takes topic and partition once per

@@ -20,6 +20,7 @@ type Double struct {
 var doublesIn = []struct{ table, key string }{
 	{TableEvents, ""}, {TableRejected, ""}, {TableIdentities, ", n"}, {TableRedirects, ", profile_id"}, {TableMoves, ", node"},
 	{TableProfiles, ""}, {TableAudiences, ""}, {TableMessages, ""}, {TableReceipts, ""},
+	{TableEventParts, ""}, {TableMessageParts, ""}, {TableSuspensions, ""}, {TableCommands, ""},
 }
 
 // doublesSettings let a count over a table that is larger than memory go to disk.

@@ -18,6 +18,11 @@ const (
 	TableAudiences  = "audience_changes"
 	TableMessages   = "messages_requested"
 	TableReceipts   = "receipts"
+
+	TableEventParts   = "event_parts"
+	TableMessageParts = "message_parts"
+	TableSuspensions  = "identity_suspensions"
+	TableCommands     = "identity_commands"
 )
 
 // Origin is the record that a row was made from. It stands on every row, so that an audit can prove that
@@ -153,6 +158,7 @@ type Identity struct {
 	N                uint16
 	Type, Value      string
 	Node             uuid.UUID
+	Actor, Reason    string // of a split
 }
 
 // Identities is the table of merges with their evidence.
@@ -173,14 +179,16 @@ func Identities() Table[Identity] {
 		word("type", func(e *r) string { return e.Type }),
 		text("value", func(e *r) string { return e.Value }),
 		key("node", func(e *r) uuid.UUID { return e.Node }),
+		text("actor", func(e *r) string { return e.Actor }),
+		text("reason", func(e *r) string { return e.Reason }),
 	)
 }
 
-// Move is a row of the table identity_moves: one identifier that a merge moved to another person.
+// Move is a row of the table identity_moves: one identifier that a merge or a split moved to another person.
 type Move struct {
 	Origin
 	Node                 uuid.UUID
-	Incarnation          uint32
+	Incarnation          uint32 // above 0: a split, which begins its history anew
 	Version              uint64
 	Person               uuid.UUID
 	ValidFrom, KnownFrom time.Time

@@ -141,6 +141,7 @@ func TestSQLSnapshots(t *testing.T) {
 	for _, sql := range []string{
 		Events().InsertSQL(), RejectedEvents().InsertSQL(), Identities().InsertSQL(), Redirects().InsertSQL(), Moves().InsertSQL(),
 		Profiles().InsertSQL(), AudienceChanges().InsertSQL(), Messages().InsertSQL(), Receipts().InsertSQL(),
+		EventParts().InsertSQL(), MessageParts().InsertSQL(), Suspensions().InsertSQL(), Commands().InsertSQL(),
 		balanceSQL, rejectionsSQL, doublesSQL(), highestSQL(offsetTables), fmt.Sprintf(storedSQL, TableEvents), ledgerSQL,
 		fmt.Sprintf(currentSQL, uuid.Max), fmt.Sprintf(linksSQL, membersOf(uuid.Max)), fmt.Sprintf(causesSQL, membersOf(uuid.Max)),
 		fmt.Sprintf(profileEventsSQL, membersOf(uuid.Max)),

@@ -48,7 +48,7 @@ func TestAnalystReadsViewsAndNothingElse(t *testing.T) {
 	require.NoError(t, run("SELECT 1 SETTINGS max_threads = 1"), "clients set settings")
 
 	for _, table := range []string{TableEvents, TableRejected, TableIdentities, TableRedirects, TableMoves, TableProfiles, TableAudiences,
-		TableMessages, TableReceipts, "schema_migrations"} {
+		TableMessages, TableReceipts, TableEventParts, TableMessageParts, TableSuspensions, TableCommands, "schema_migrations"} {
 		denied(t, run("SELECT count() FROM ${database}."+table))
 		denied(t, analyst.Exec(t.Context(), "TRUNCATE TABLE ${database}."+table))
 	}

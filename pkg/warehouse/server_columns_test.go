@@ -16,6 +16,7 @@ func TestColumnsHaveTheTypesOfTheirTables(t *testing.T) {
 	for _, b := range []Rows{
 		Events().NewBlock(), RejectedEvents().NewBlock(), Identities().NewBlock(), Redirects().NewBlock(), Moves().NewBlock(),
 		Profiles().NewBlock(), AudienceChanges().NewBlock(), Messages().NewBlock(), Receipts().NewBlock(),
+		EventParts().NewBlock(), MessageParts().NewBlock(), Suspensions().NewBlock(), Commands().NewBlock(),
 	} {
 		for _, col := range b.columns() {
 			want := scalar[string](t, c, "SELECT type FROM system.columns WHERE database = '${database}' AND table = ? AND name = ?", b.Table(), col.Name)
