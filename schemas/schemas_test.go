@@ -137,6 +137,7 @@ func TestClosedSetsAreThoseOfTheCode(t *testing.T) {
 		enum(t, "identities.linked.schema.json", "$defs", "merge", "properties", "cause", "properties", "rule"))
 	require.ElementsMatch(t, constants(t, "../pkg/identity/policy.go", "Cap"),
 		enum(t, "identities.linked.schema.json", "$defs", "suspend", "properties", "cap"))
+	require.ElementsMatch(t, constants(t, "../pkg/identity/command.go", "Command"), enum(t, "identities.commands.schema.json", "properties", "kind"))
 	stages := slices.DeleteFunc(constants(t, "../pkg/topic/topic.go", "Stage"), func(s string) bool { return s == topic.StageWriter })
 	require.ElementsMatch(t, stages, enum(t, "headers.schema.json", "properties", "weft-service"))
 
@@ -243,6 +244,11 @@ func TestWhatIsWrittenFits(t *testing.T) {
 		{Topic: "events.rejected", Headers: headers(h("weft-received-at", "soon"), h(topic.HeaderReason, "invalid_header"),
 			h(topic.HeaderError, "no"), h(topic.HeaderService, "activator"), h(topic.HeaderOrigin, "t:1:2"))},
 	}
+	command := identity.Command{ID: "c1", Kind: identity.CommandBlock, Actor: "ada", Reason: "the till's own card", At: time.UnixMilli(1).UTC(),
+		Identifiers: []identity.Evidence{{Type: "email", Value: "till@example.com", Node: ada}}}
+	said, err := command.Encode()
+	require.NoError(t, err)
+	records = append(records, schemas.Record{Topic: "identities.commands", Key: []byte("commands"), Headers: headers(schemaHeader), Value: said})
 	for _, ch := range changes {
 		b, err := json.Marshal(ch)
 		require.NoError(t, err)
@@ -255,7 +261,7 @@ func TestWhatIsWrittenFits(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, map[string]int{
 		"events.inbox": 1, "events.collected": 1, "events.identified": 2, "identities.linked": 2, "profiles.changed": 3,
-		"events.rejected": 2, "audiences.changed": 2,
+		"events.rejected": 2, "audiences.changed": 2, "identities.commands": 1,
 	}, fit)
 }
 

@@ -163,6 +163,8 @@ func (c *Client) createMissing(ctx context.Context, specs []topic.Spec, t config
 		}
 		if s.Compact {
 			configs["cleanup.policy"] = "compact"
+		} else if s.Forever {
+			configs["retention.ms"] = "-1"
 		} else if t.Retention > 0 {
 			configs["retention.ms"] = strconv.FormatInt(t.Retention.Milliseconds(), 10)
 		}

@@ -56,6 +56,7 @@ type Spec struct {
 	Name       string
 	Partitions int
 	Compact    bool // cleanup.policy=compact, else delete
+	Forever    bool // nothing is ever deleted, whatever the retention of the others
 	// RecordBytes is what a batch of one record may have: max.message.bytes must be no lower. 0: whatever it is.
 	RecordBytes int
 }
@@ -66,14 +67,14 @@ func (s Set) Specs() []Spec {
 		s.EventsInbox(), s.EventsCollected(), s.EventsRejected(), s.EventsIdentified(),
 		s.AudiencesChanged(), s.ActivationsRequested(), s.ActivationsSettled(),
 	}
-	specs := make([]Spec, 0, len(names)+2)
+	specs := make([]Spec, 0, len(names)+3)
 	for _, n := range names {
 		specs = append(specs, Spec{Name: n, Partitions: s.Partitions})
 	}
 	for _, n := range []string{s.IdentitiesLinked(), s.ProfilesChanged()} {
 		specs = append(specs, Spec{Name: n, Partitions: s.Partitions, Compact: true})
 	}
-	return specs
+	return append(specs, Spec{Name: s.IdentitiesCommands(), Partitions: s.Partitions, Forever: true})
 }
 
 // Stage names: they stand in source positions, Redis hash tags and consumer groups.

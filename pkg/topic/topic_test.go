@@ -121,7 +121,7 @@ func TestSpecs(t *testing.T) {
 			compact++
 		}
 	}
-	require.Len(t, seen, 9, "the table of architecture section 3")
+	require.Len(t, seen, 10, "the table of architecture section 3")
 	require.Equal(t, 2, compact)
 	require.Equal(t, "p.identity-stitcher.p.events.collected", s.Group(StageStitcher, s.EventsCollected()))
 }

@@ -1,8 +1,8 @@
 // Package rebuild is what 'weft rebuild' reads: the history of a deployment, from Kafka and, where its
 // retention has cut a topic, from ClickHouse; and for 'weft plan' stored events of a time.
 //
-// It owns: how rows become records again. It guarantees that a record made of a row has the same effect on a
-// fold as the one that was stored; its bytes may differ. It must not know what the records are folded into.
+// It owns: where each part of history is taken from, and that nothing of it is missing or there twice. How rows become
+// records again is package stored's. It must not know what the records are folded into.
 package rebuild
 
 import (
@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/weft-cdp/weft/pkg/keyed"
+	"github.com/weft-cdp/weft/pkg/stored"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
@@ -43,7 +44,7 @@ var (
 // Past is the past of a deployment.
 type Past struct {
 	Stream    *stream.Client
-	Warehouse Warehouse // nil: there is none
+	Warehouse stored.Warehouse // nil: there is none
 	Topics    topic.Set
 	From      string // Auto, Kafka or ClickHouse
 
@@ -79,7 +80,7 @@ func (p *Past) Open(ctx context.Context, topicName string, partition int) (keyed
 	}
 	start := starts[partition]
 	log := &keyed.LogPast{Stream: p.Stream, End: p.Ends}
-	f := makers(p.Topics)[topicName]
+	f := stored.Makers(p.Topics)[topicName]
 	switch {
 	case f == nil || start == 0 && p.From != ClickHouse:
 		return log.From(ctx, topicName, partition, start)
@@ -94,21 +95,21 @@ func (p *Past) Open(ctx context.Context, topicName string, partition int) (keyed
 	if err != nil {
 		return nil, err
 	}
-	stored := max(0, commits[partition].Offset)
-	if stored < start {
-		return nil, fmt.Errorf("%w: group %s is at %d, the log begins at %d", ErrNotStored, group, stored, start)
+	reached := max(0, commits[partition].Offset)
+	if reached < start {
+		return nil, fmt.Errorf("%w: group %s is at %d, the log begins at %d", ErrNotStored, group, reached, start)
 	}
 	change := start
 	if p.From == ClickHouse {
-		change = max(start, stored-overlap)
+		change = max(start, reached-overlap)
 	}
 	rest, err := log.From(ctx, topicName, partition, change)
 	if err != nil {
 		return nil, err
 	}
-	h := &history{LogHistory: rest, w: p.Warehouse, make: f, at: place{topicName, partition, 0, change}}
+	h := &history{LogHistory: rest, w: p.Warehouse, make: f, at: stored.Place{Topic: topicName, Partition: partition, To: change}}
 	if topicName == p.Topics.EventsIdentified() {
-		err = h.compare(ctx, min(stored, change+overlap))
+		err = h.compare(ctx, min(reached, change+overlap))
 	}
 	return h, err
 }
@@ -116,9 +117,9 @@ func (p *Past) Open(ctx context.Context, topicName string, partition int) (keyed
 // history is rows, and then a log.
 type history struct {
 	*keyed.LogHistory
-	w    Warehouse
-	make maker
-	at   place // what of the rows is to come
+	w    stored.Warehouse
+	make stored.Maker
+	at   stored.Place // what of the rows is to come
 
 	known map[int64]bool // offsets that have a row, of those below until
 	until int64
@@ -131,12 +132,12 @@ func (h *history) Whole() bool { return true }
 func (h *history) compare(ctx context.Context, until int64) error {
 	h.known, h.until = map[int64]bool{}, until
 	p := h.at
-	p.from, p.to = h.at.to, until
+	p.From, p.To = h.at.To, until
 	for _, table := range []string{"events", "identities", "events_rejected"} {
 		var rows []struct {
 			Offset uint64 `ch:"offset"`
 		}
-		if err := h.w.Select(ctx, &rows, `SELECT DISTINCT offset FROM ${database}.`+table+inPlace, p.args()...); err != nil {
+		if err := h.w.Select(ctx, &rows, `SELECT DISTINCT offset FROM ${database}.`+table+stored.InPlace, p.Args()...); err != nil {
 			return err
 		}
 		for _, r := range rows {
@@ -148,14 +149,14 @@ func (h *history) compare(ctx context.Context, until int64) error {
 
 // Next implements keyed.History.
 func (h *history) Next(ctx context.Context) ([]stream.Record, error) {
-	for h.at.from < h.at.to {
+	for h.at.From < h.at.To {
 		p := h.at
-		p.to = min(p.from+rowsAtOnce, h.at.to)
+		p.To = min(p.From+rowsAtOnce, h.at.To)
 		recs, err := h.make(ctx, h.w, p)
 		if err != nil {
 			return nil, err
 		}
-		h.at.from = p.to
+		h.at.From = p.To
 		if len(recs) > 0 {
 			return recs, nil
 		}

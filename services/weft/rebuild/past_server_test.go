@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/config"
@@ -21,11 +22,16 @@ import (
 	"github.com/weft-cdp/weft/pkg/journey"
 	"github.com/weft-cdp/weft/pkg/keyed"
 	"github.com/weft-cdp/weft/pkg/profile"
+	"github.com/weft-cdp/weft/pkg/stored"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 	"github.com/weft-cdp/weft/pkg/warehouse"
 	writer "github.com/weft-cdp/weft/services/journey-writer"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func kind(k topic.Kind) topic.Header { return topic.Header{Key: topic.HeaderKind, Value: []byte(k)} }
 
 // all reads a history to its end.
 func all(t *testing.T, past keyed.Past, topicName string) []stream.Record {
@@ -78,7 +84,7 @@ func TestPastIsWhole(t *testing.T) {
 	run, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- s.Run(run) }()
-	for name := range makers(set) {
+	for name := range stored.Makers(set) {
 		require.Eventually(t, func() bool {
 			ends, err := client.EndOffsets(ctx, name)
 			require.NoError(t, err)
@@ -93,14 +99,14 @@ func TestPastIsWhole(t *testing.T) {
 	storedIsWhatWasSent(t, wh)
 	past := func(from string) *Past { return &Past{Stream: client, Warehouse: wh, Topics: set, From: from} }
 	whole := map[string][]stream.Record{}
-	for name := range makers(set) {
+	for name := range stored.Makers(set) {
 		whole[name] = all(t, past(Kafka), name)
 	}
 	kc, err := kgo.NewClient(kgo.SeedBrokers(k.ListenAddrs()...))
 	require.NoError(t, err)
 	t.Cleanup(kc.Close)
 	cut := kadm.Offsets{}
-	for name := range makers(set) {
+	for name := range stored.Makers(set) {
 		cut.AddOffset(name, 0, int64(len(whole[name])*2/3), -1)
 	}
 	_, err = kadm.NewClient(kc).DeleteRecords(ctx, cut)
@@ -109,7 +115,7 @@ func TestPastIsWhole(t *testing.T) {
 	_, err = past(Kafka).Open(ctx, set.EventsIdentified(), 0)
 	require.ErrorIs(t, err, ErrCut)
 	for _, from := range []string{Auto, ClickHouse} {
-		for name := range makers(set) {
+		for name := range stored.Makers(set) {
 			require.Equal(t, effects(t, set, name, whole[name]), effects(t, set, name, all(t, past(from), name)), "%s from %s", name, from)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weft-cdp/weft/pkg/event"
+	"github.com/weft-cdp/weft/pkg/stored"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
@@ -30,7 +31,7 @@ type kindRow struct {
 // Stored calls each for the newest events of every kind in ClickHouse, made again of their rows: what is kept of an
 // event in columns, and no member that Weft does not know. The event is valid during the call only. It returns how many
 // there were.
-func Stored(ctx context.Context, w Warehouse, s Selection, each func(e *event.Event)) (n int, err error) {
+func Stored(ctx context.Context, w stored.Warehouse, s Selection, each func(e *event.Event)) (n int, err error) {
 	if s.Until.IsZero() {
 		s.Until = time.Now()
 	}
@@ -52,17 +53,17 @@ func Stored(ctx context.Context, w Warehouse, s Selection, each func(e *event.Ev
 }
 
 // kind reads the newest events of one kind.
-func (s *Selection) kind(ctx context.Context, w Warehouse, k kindRow, where string, args []any, each func(e *event.Event)) (int, error) {
+func (s *Selection) kind(ctx context.Context, w stored.Warehouse, k kindRow, where string, args []any, each func(e *event.Event)) (int, error) {
 	where, args = where+` AND type = ?`, append(args[:len(args):len(args)], k.Type)
 	if k.Type == string(event.Track) {
 		where, args = where+` AND name = ?`, append(args, k.Track)
 	}
-	var rows []eventRow
-	if err := w.Select(ctx, &rows, eventColumns+where+` ORDER BY received_at DESC LIMIT `+fmt.Sprint(s.PerKind), args...); err != nil {
+	var rows []stored.Event
+	if err := w.Select(ctx, &rows, stored.EventColumns+where+` ORDER BY received_at DESC LIMIT `+fmt.Sprint(s.PerKind), args...); err != nil {
 		return 0, fmt.Errorf("read stored events %s %q: %w", k.Type, k.Track, err)
 	}
 	for i := range rows {
-		r, err := rows[i].record()
+		r, err := rows[i].Record()
 		if err == nil {
 			err = decoded(&r, each)
 		}

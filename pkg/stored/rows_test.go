@@ -1,4 +1,4 @@
-package rebuild
+package stored
 
 import (
 	"strings"
@@ -38,7 +38,7 @@ func TestAnEventOfARow(t *testing.T) {
 			first, err := event.Decode([]byte(body), m)
 			require.NoError(t, err)
 			m.Skew = 0 // the row's time is the corrected one
-			row := eventRow{
+			row := Event{
 				Offset: 7, Brand: m.Brand, Source: m.Source, Type: string(first.Type), Name: first.Name, Profile: uuid.New(),
 				UserID: first.UserID, AnonymousID: first.AnonymousID, PreviousID: first.PreviousID, GroupID: first.GroupID, MessageID: first.MessageID,
 				Time: first.Time, TimeClamped: first.TimeClamped, SentAt: &m.SentAt, ReceivedAt: received, Trusted: m.Trusted, Historical: m.Historical,
@@ -48,7 +48,7 @@ func TestAnEventOfARow(t *testing.T) {
 			if at := first.OwnTime(); !at.IsZero() {
 				row.OriginalTimestamp = &at
 			}
-			r, err := row.record()
+			r, err := row.Record()
 			require.NoError(t, err)
 			require.Equal(t, row.Profile.String(), string(r.Key))
 			meta, err := topic.ParseMeta(r.Headers)
@@ -73,7 +73,7 @@ func TestAnEventOfARow(t *testing.T) {
 
 // TestOrderOfARange: events and merges come in the order of their offsets.
 func TestOrderOfARange(t *testing.T) {
-	p := place{topic: "t", partition: 3, from: 0, to: 10}
+	p := Place{Topic: "t", Partition: 3, From: 0, To: 10}
 	recs := p.ordered(append(p.ordered(nil), record(5, "b", nil), record(2, "a", nil)))
 	require.Equal(t, []int64{2, 5}, []int64{recs[0].Offset, recs[1].Offset})
 	require.Equal(t, 3, recs[1].Partition)

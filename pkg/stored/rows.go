@@ -1,4 +1,8 @@
-package rebuild
+// Package stored makes records again of what ClickHouse has of them.
+//
+// It owns: which columns say enough of a record, and the way back. It guarantees that a record made of a row has the same
+// effect on a fold as the one that was stored; its bytes may differ. It must not know what the records are folded into.
+package stored
 
 import (
 	"context"
@@ -21,26 +25,26 @@ type Warehouse interface {
 	Select(ctx context.Context, dest any, sql string, args ...any) error
 }
 
-// place is a range of a topic's partition.
-type place struct {
-	topic     string
-	partition int
-	from, to  int64
+// Place is a range of a topic's partition.
+type Place struct {
+	Topic     string
+	Partition int
+	From, To  int64
 }
 
-// inPlace is the condition that selects a range's rows, in their order.
-const inPlace = ` WHERE topic = ? AND partition = ? AND offset >= ? AND offset < ?`
+// InPlace is the condition that selects a range's rows, in their order.
+const InPlace = ` WHERE topic = ? AND partition = ? AND offset >= ? AND offset < ?`
 
-func (p place) args() []any {
-	return []any{p.topic, uint32(p.partition), uint64(p.from), uint64(p.to)} //nolint:gosec // never negative
+func (p Place) Args() []any {
+	return []any{p.Topic, uint32(p.Partition), uint64(p.From), uint64(p.To)} //nolint:gosec // never negative
 }
 
-// A maker makes the records of a range again, in their order.
-type maker func(ctx context.Context, w Warehouse, p place) ([]stream.Record, error)
+// A Maker makes the records of a range again, in their order.
+type Maker func(ctx context.Context, w Warehouse, p Place) ([]stream.Record, error)
 
-// makers are the topics that rows say enough of.
-func makers(set topic.Set) map[string]maker {
-	return map[string]maker{
+// Makers are the topics that rows say enough of.
+func Makers(set topic.Set) map[string]Maker {
+	return map[string]Maker{
 		set.EventsIdentified():     identified,
 		set.AudiencesChanged():     audiences,
 		set.ActivationsRequested(): requests,
@@ -48,8 +52,8 @@ func makers(set topic.Set) map[string]maker {
 	}
 }
 
-// eventRow is what a fold reads of a row of events.
-type eventRow struct {
+// Event is what a fold reads of a row of events.
+type Event struct {
 	Offset            uint64     `ch:"offset"`
 	Brand             string     `ch:"brand"`
 	Source            string     `ch:"source"`
@@ -74,8 +78,8 @@ type eventRow struct {
 	Context           string     `ch:"context"`
 }
 
-// eventColumns selects them.
-const eventColumns = `SELECT offset, brand, source, type, name, profile_id, user_id, anonymous_id, previous_id, group_id, message_id,
+// EventColumns selects them.
+const EventColumns = `SELECT offset, brand, source, type, name, profile_id, user_id, anonymous_id, previous_id, group_id, message_id,
 	time, time_clamped, original_timestamp, sent_at, received_at, trusted, historical, flags, properties, traits, context
 FROM ${database}.events`
 
@@ -89,20 +93,20 @@ type mergeRow struct {
 }
 
 // identified makes events and merges of a range.
-func identified(ctx context.Context, w Warehouse, p place) ([]stream.Record, error) {
-	var events []eventRow
-	err := w.Select(ctx, &events, eventColumns+inPlace, p.args()...)
+func identified(ctx context.Context, w Warehouse, p Place) ([]stream.Record, error) {
+	var events []Event
+	err := w.Select(ctx, &events, EventColumns+InPlace, p.Args()...)
 	if err != nil {
 		return nil, err
 	}
 	var merges []mergeRow
-	err = w.Select(ctx, &merges, `SELECT offset, loser, winner, message_id, received_at FROM ${database}.identities`+inPlace+` AND n = 0`, p.args()...)
+	err = w.Select(ctx, &merges, `SELECT offset, loser, winner, message_id, received_at FROM ${database}.identities`+InPlace+` AND n = 0`, p.Args()...)
 	if err != nil {
 		return nil, err
 	}
 	recs := make([]stream.Record, 0, len(events)+len(merges))
 	for i := range events {
-		r, err := events[i].record()
+		r, err := events[i].Record()
 		if err != nil {
 			return nil, fmt.Errorf("make offset %d again: %w", events[i].Offset, err)
 		}
@@ -121,8 +125,8 @@ func identified(ctx context.Context, w Warehouse, p place) ([]stream.Record, err
 	return p.ordered(recs), nil
 }
 
-// record makes the event of a row again: not its bytes, but what folds read of it.
-func (e *eventRow) record() (stream.Record, error) {
+// Record makes the event of a row again: not its bytes, but what folds read of it.
+func (e *Event) Record() (stream.Record, error) {
 	when := e.Time
 	if e.TimeClamped { // a time that will be clamped again; the sender's own may be none where its clock was corrected
 		if late := e.ReceivedAt.Add(event.MaxFuture + time.Second); when.Before(late) {
@@ -199,22 +203,22 @@ type toldRow struct {
 	Value   string    `ch:"value"`
 }
 
-func audiences(ctx context.Context, w Warehouse, p place) ([]stream.Record, error) {
+func audiences(ctx context.Context, w Warehouse, p Place) ([]stream.Record, error) {
 	var rows []toldRow
-	err := w.Select(ctx, &rows, `SELECT offset, profile_id, version, details AS value FROM ${database}.audience_changes`+inPlace, p.args()...)
+	err := w.Select(ctx, &rows, `SELECT offset, profile_id, version, details AS value FROM ${database}.audience_changes`+InPlace, p.Args()...)
 	recs := make([]stream.Record, 0, len(rows))
 	for i := range rows {
 		r := record(rows[i].Offset, rows[i].Profile.String(), []byte(rows[i].Value))
-		pos := topic.Position{Stage: topic.StageBuilder, Partition: p.partition, Seq: int64(rows[i].Version)} //nolint:gosec // a sequence
+		pos := topic.Position{Stage: topic.StageBuilder, Partition: p.Partition, Seq: int64(rows[i].Version)} //nolint:gosec // a sequence
 		r.Headers = []topic.Header{{Key: topic.HeaderPosition, Value: []byte(pos.String())}}
 		recs = append(recs, r)
 	}
 	return p.ordered(recs), err
 }
 
-func requests(ctx context.Context, w Warehouse, p place) ([]stream.Record, error) {
+func requests(ctx context.Context, w Warehouse, p Place) ([]stream.Record, error) {
 	var rows []toldRow
-	err := w.Select(ctx, &rows, `SELECT offset, profile_id, toUInt64(0) AS version, content AS value FROM ${database}.messages_requested`+inPlace, p.args()...)
+	err := w.Select(ctx, &rows, `SELECT offset, profile_id, toUInt64(0) AS version, content AS value FROM ${database}.messages_requested`+InPlace, p.Args()...)
 	recs := make([]stream.Record, 0, len(rows))
 	for i := range rows {
 		recs = append(recs, record(rows[i].Offset, rows[i].Profile.String(), []byte(rows[i].Value)))
@@ -238,10 +242,10 @@ type receiptRow struct {
 	SettledAt time.Time  `ch:"settled_at"`
 }
 
-func receipts(ctx context.Context, w Warehouse, p place) ([]stream.Record, error) {
+func receipts(ctx context.Context, w Warehouse, p Place) ([]stream.Record, error) {
 	var rows []receiptRow
 	err := w.Select(ctx, &rows, `SELECT offset, profile_id, brand, journey, outcome, reason, receipt, message, cart_id, armed_at, due_at, settled_at
-FROM ${database}.receipts`+inPlace, p.args()...)
+FROM ${database}.receipts`+InPlace, p.Args()...)
 	if err != nil {
 		return nil, err
 	}
@@ -271,10 +275,10 @@ func record(offset uint64, key string, value []byte) stream.Record {
 }
 
 // ordered puts records of a place in order and names it.
-func (p place) ordered(recs []stream.Record) []stream.Record {
+func (p Place) ordered(recs []stream.Record) []stream.Record {
 	slices.SortFunc(recs, func(a, b stream.Record) int { return int(a.Offset - b.Offset) })
 	for i := range recs {
-		recs[i].Topic, recs[i].Partition = p.topic, p.partition
+		recs[i].Topic, recs[i].Partition = p.Topic, p.Partition
 	}
 	return recs
 }
