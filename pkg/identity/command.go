@@ -170,6 +170,7 @@ type Part struct {
 	Node       string      `json:"node"`
 	Generation uint64      `json:"generation"`
 	Cuts       [][2]string `json:"cuts"` // pairs of nodes that must not be one person
+	Time       time.Time   `json:"time"` // of the command: what was due before it is over
 }
 
 // NodeState is what is said of one identifier: the value of records of kind state on identities.linked, whose key is the node

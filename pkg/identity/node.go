@@ -99,5 +99,8 @@ func ParseNode(s string) (Node, error) {
 	return n, nil
 }
 
+// IsPart says whether the node is a part that a split has made.
+func (n Node) IsPart() bool { return !n.IsZero() && n[0] == rankPart }
+
 // valid says whether the version and variant bits are those of a UUIDv8 (RFC 9562).
 func (n Node) valid() bool { return n[6]>>4 == 8 && n[8]>>6 == 2 }

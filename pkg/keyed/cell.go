@@ -13,21 +13,25 @@ import (
 )
 
 // A stored state begins with a version byte: a newer binary reads the older, an older one refuses. A cell
-// without blocked origins is written as version 1, which a binary of before them reads.
+// without blocked origins is written as version 1, which a binary of before them reads, and one that neither is gone
+// nor waits for what is told again as version 2 at most.
 const (
 	cellPlain   = 1
-	cellVersion = 2
+	cellBlocked = 2
+	cellVersion = 3
 )
 
 // revLen is the length of a revision, which stands right behind the version byte of a stored state.
 const revLen = 8
 
-// cell is a state as it lies in Redis: live, or frozen with a pointer to the key it was merged into.
+// cell is a state as it lies in Redis: live, frozen with a pointer to the key it was merged into, or frozen and gone.
 type cell struct {
 	rev       string // as read; "" if the key was never written
 	frozen    bool
 	delivered bool             // frozen: the payload has arrived
-	forward   string           // frozen: the key it was merged into
+	gone      bool             // frozen: it was split or erased, and takes nothing in any more
+	waiting   bool             // live: what was before it is still being told again
+	forward   string           // frozen: the key it was merged into; gone: where readers look on, if anywhere
 	moveSeq   int64            // frozen: the move that carries the payload
 	notes     map[string]int64 // origin key -> highest move of it that is in
 	blocked   map[string]int64 // origin key -> the move of its payload, which can not be merged for now
@@ -39,6 +43,8 @@ const (
 	flagFrozen    = 1
 	flagDelivered = 2
 	flagBlocked   = 4
+	flagGone      = 8
+	flagWaiting   = 16
 )
 
 // newRevision makes a revision that never repeats: 64 random bits. Only a repeat within one key's own
@@ -60,7 +66,13 @@ func (c *cell) appendHead(b []byte, rev [revLen]byte) []byte {
 		flags |= flagDelivered
 	}
 	if len(c.blocked) > 0 {
-		version, flags = cellVersion, flags|flagBlocked
+		version, flags = cellBlocked, flags|flagBlocked
+	}
+	if c.gone {
+		version, flags = cellVersion, flags|flagGone
+	}
+	if c.waiting {
+		version, flags = cellVersion, flags|flagWaiting
 	}
 	b = append(b, version)
 	b = append(b, rev[:]...)
@@ -112,6 +124,7 @@ func (c *cell) decode(b []byte) error {
 	c.rev = string(b[1 : 1+revLen])
 	flags := b[1+revLen]
 	c.frozen, c.delivered = flags&flagFrozen != 0, flags&flagDelivered != 0
+	c.gone, c.waiting = flags&flagGone != 0, flags&flagWaiting != 0
 	d := packed.Read(b[2+revLen:])
 	if c.frozen {
 		c.forward, c.moveSeq = d.String(), d.Int()

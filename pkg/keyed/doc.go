@@ -36,6 +36,12 @@
 // what its notes cover; a frozen hop whose payload has not arrived yet is helped first. Notes travel with
 // the state. Pointers are never shortened.
 //
+// A key that is split or erased is gone: frozen without a target, for good. What still comes to it (late records, moves,
+// payloads, merges) is dropped and counted, because all that was decided before is told again, under new keys. Records
+// told again (Record.Refold) fold as in life, but what they put out is not published; a new key that waits for them
+// (Options.Waits) takes live records in meanwhile, in whatever order, and has its first word, and its timers, behind the
+// record that ends the telling. No key comes alive again, so that it is nothing to be told so twice.
+//
 // Nothing is decided before everything it depends on has arrived (rule 3): timers seen due take a ticket
 // for the next walk of the Fence to begin, and fire behind the end of that walk, for all that was due when
 // the ticket was taken.
@@ -61,7 +67,7 @@
 // # What it owns, guarantees, must not know
 //
 // It owns the slots in Redis and the order of effects. It guarantees that each record of the input is
-// applied to exactly one live state once, or rejected once; that each output is published at least once
+// applied to exactly one live state once, or rejected once, or dropped because its key is gone; that each output is published at least once
 // with a position by which the reader makes it once; that each timer fires at most once, and never before
 // the fence allows it, as long as Kafka and Redis keep what they acknowledged. It must not know what an
 // event, a profile or a journey is.
@@ -70,7 +76,7 @@
 //
 // stage.go runs the workers of a process; worker.go is one partition's loop, recover.go its beginning and
 // its tidying, intake.go and pump.go what comes in, publish.go and refuse.go what goes out, slot.go and commit.lua what is
-// written. vouch.go compares what slots share. fold.go and foldkey.go decide by a Fold, plan.go by a Planner; move.go and stuck.go bring moves
+// written. vouch.go compares what slots share. fold.go and foldkey.go decide by a Fold, plan.go by a Planner; gone.go ends keys; move.go and stuck.go bring moves
 // home; timers.go and fence.go hold timers back; cell.go and encode.go are the bytes in Redis; rebuild.go,
 // refold.go, restore.go and past.go fold history again.
 package keyed

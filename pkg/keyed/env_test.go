@@ -175,10 +175,10 @@ func (e *env) settled() {
 
 func (e *env) read(key string) (string, tally) {
 	e.t.Helper()
-	live, s, ok, err := ReadState[tally](context.Background(), e.store, e.topics, topic.StageBuilder, 1, key)
+	f, err := ReadState[tally](context.Background(), e.store, e.topics, topic.StageBuilder, 1, key)
 	require.NoError(e.t, err)
-	require.True(e.t, ok, key)
-	return live, *s
+	require.NotNil(e.t, f.State, key)
+	return f.Live, *f.State
 }
 
 func mergeInto(winner string) string {

@@ -51,6 +51,9 @@ func (d *foldDecider[S]) holdInto(h *held[S], key string, b []byte) error {
 	if err := h.decode(b); err != nil {
 		return fmt.Errorf("state of %s: %w", key, err)
 	}
+	if h.rev == "" && d.s.opt.Waits != nil {
+		h.waiting = d.s.opt.Waits(key)
+	}
 	var zero S
 	*h.s = zero
 	err := guarded(func() error { return decodeBodyInto(h.s, h.body, h.bodyVer, d.s.opt.StateVersion) })
@@ -90,7 +93,7 @@ func (d *foldDecider[S]) append(b []byte, h *held[S], rev [revLen]byte, bound in
 
 // due is when a held state next wants to be woken, zero if it does not.
 func (d *foldDecider[S]) due(h *held[S]) time.Time {
-	if h.frozen || h.bad != nil {
+	if h.frozen || h.waiting || h.bad != nil {
 		return time.Time{}
 	}
 	at, ok := d.fold.Due(h.s)
@@ -101,7 +104,7 @@ func (d *foldDecider[S]) due(h *held[S]) time.Time {
 }
 
 func (d *foldDecider[S]) settle(h *held[S], now time.Time) []Output {
-	if d.settler == nil || h.frozen {
+	if d.settler == nil || h.frozen || h.waiting {
 		return nil
 	}
 	return d.settler.Settle(h.key, h.s, now)

@@ -150,6 +150,10 @@ func (r *keyRun[S]) record(rec *Record, bad error) {
 	switch {
 	case bad != nil:
 		dec.outputs = append(dec.outputs, Reject(*rec, r.d.s.opt.Stage, poisonReason(bad), bad, r.d.s.opt.Topics))
+	case rec.Kind == topic.KindSplit || rec.Kind == topic.KindErase:
+		r.part(rec)
+	case h.gone:
+		r.d.s.metrics.gone.Inc()
 	case h.bad != nil && !h.frozen:
 		r.d.s.poison.report(ReasonStateUnreadable, h.bad, zap.Int64("offset", rec.Offset), zap.String("key", h.key))
 		dec.outputs = append(dec.outputs, Reject(*rec, r.d.s.opt.Stage, ReasonStateUnreadable, h.bad, r.d.s.opt.Topics))
@@ -183,7 +187,7 @@ func (r *keyRun[S]) merge(rec *Record) {
 	if !fresh {
 		r.d.depart(h)
 	}
-	h.frozen, h.forward, h.changed = true, into, true
+	h.frozen, h.waiting, h.forward, h.changed = true, false, into, true
 	if r.d.freezer != nil && !fresh {
 		// What Freeze says is a word to others: a merge is not lost for it.
 		err := guarded(func() error {
@@ -221,7 +225,7 @@ func mergeTarget(b []byte) (string, error) {
 func (r *keyRun[S]) timer(f *firing) {
 	h := &r.h
 	f.due = time.Time{}
-	if h.frozen {
+	if h.frozen || h.waiting {
 		return
 	}
 	if f.aside || h.bad != nil || len(h.blocked) > 0 {
@@ -261,7 +265,7 @@ func (r *keyRun[S]) finish(k *work, before time.Time) error {
 		w.due = r.now.Add(r.w.timers.putOff(k.key))
 	default:
 		w.due = r.d.due(h)
-		if w.sameDue = w.due.Equal(before); !w.sameDue {
+		if w.sameDue = w.due.Equal(before) && !h.gone; !w.sameDue {
 			r.w.timers.healed(k.key)
 		}
 	}

@@ -154,6 +154,7 @@ func parseRecord(sr stream.Record) (Record, error) {
 		}
 		r.Position = pos
 	}
+	_, r.Refold = topic.View(sr.Headers, topic.HeaderRefold)
 	m, err := topic.ParseMeta(sr.Headers)
 	r.Meta = m
 	return r, err

@@ -22,6 +22,7 @@ type Record struct {
 	Kind     topic.Kind
 	Position topic.Position // zero: the writer gave none
 	Meta     event.Meta
+	Refold   bool // told again, for the state of its key: see package doc
 }
 
 // Output is one record to publish. It leaves with the slot's source position as a header.
@@ -47,7 +48,8 @@ type Output struct {
 // A method that panics does not stop the partition: the record is rejected (ReasonFoldPanic), the timer or merge
 // is set aside and tried again with growing pauses. See the package's doc.
 type Fold[S any] interface {
-	// Apply folds one record of this key.
+	// Apply folds one record of this key. What it returns for a record that is told again (Record.Refold) is published
+	// for kind refolded only.
 	Apply(key string, s *S, r Record, now time.Time) []Output
 	// Due says when this state next wants to be woken.
 	Due(s *S) (time.Time, bool)
@@ -65,7 +67,8 @@ type Settler[S any] interface {
 }
 
 // Freezer is implemented by a fold with something to say when a key was merged into another, such as a
-// tombstone for the key's last output. s is the state that moves away and must not be changed.
+// tombstone for the key's last output. s is the state that moves away and must not be changed. into is "" for a key that
+// is gone: its state moves nowhere.
 type Freezer[S any] interface {
 	Freeze(key, into string, s *S, now time.Time) []Output
 }
@@ -111,6 +114,9 @@ type Options struct {
 	// Admit, if set, is asked before the stage reads anything, again and again until it says nil. An error
 	// that wraps stream.ErrStop ends the stage.
 	Admit func(context.Context) error
+	// Waits, if set, says of a key never seen that all before it will be told again, up to a record of kind refolded: until
+	// then it has no last word (Settler), and its timers do not fire.
+	Waits func(key string) bool
 	// StateVersion is the version of S as this binary writes it. A newer one in Redis stops the stage.
 	StateVersion int
 	// MaxState is the most bytes that a state may have when a record was folded into it; with more the record is

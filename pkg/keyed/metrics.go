@@ -14,6 +14,7 @@ type metrics struct {
 	outputs  prometheus.Counter
 	moves    prometheus.Counter
 	timers   prometheus.Counter
+	gone     prometheus.Counter
 	refused  *prometheus.CounterVec // reason
 	held     *prometheus.CounterVec // partition
 	poison   *prometheus.CounterVec // reason
@@ -46,6 +47,7 @@ func newMetrics(reg prometheus.Registerer, stage string, holds prometheus.Collec
 		outputs:  counter("outputs_total", "Outputs published, repetitions after a crash included."),
 		moves:    counter("moves_total", "Changes brought home to keys that others were merged into."),
 		timers:   counter("timers_total", "Timers fired behind the fence."),
+		gone:     counter("gone_total", "Records and changes dropped because their key was split or erased."),
 		refused:  vec("refusals_total", "Scripts refused because somebody else had written.", "reason"),
 		held:     vec("held_total", "Times a partition was held after an error.", "partition"),
 		poison:   vec("poison_total", "What was set aside because the code fails on it: records (on events.rejected), timers, merges.", "reason"),
@@ -64,7 +66,7 @@ func newMetrics(reg prometheus.Registerer, stage string, holds prometheus.Collec
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.records, m.repeated, m.batches, m.outputs, m.moves, m.timers, m.refused, m.held, m.lag,
+	for _, c := range []prometheus.Collector{m.records, m.repeated, m.batches, m.outputs, m.moves, m.timers, m.gone, m.refused, m.held, m.lag,
 		m.poison, m.hot, m.hotShare, m.aside, m.stuck, m.lateness, holds} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)

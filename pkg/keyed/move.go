@@ -38,6 +38,10 @@ func (d *foldDecider[S]) home(ctx context.Context, own Slot, m *move) error {
 	if err != nil {
 		return err
 	}
+	if origin.gone {
+		d.s.metrics.gone.Inc() // all that it held, and all that came late for it, is told again
+		return nil
+	}
 	if !origin.frozen {
 		return fmt.Errorf("origin %s of a move is not frozen: %w", m.origin, ErrStateLost)
 	}
@@ -82,6 +86,10 @@ func (d *foldDecider[S]) deliver(ctx context.Context, own Slot, origin *held[S],
 			return err
 		}
 		if n, ok := h.notes[origin.key]; ok && n >= seq {
+			return nil
+		}
+		if h.gone {
+			d.s.metrics.gone.Inc()
 			return nil
 		}
 		if h.frozen {
@@ -129,11 +137,17 @@ func (d *foldDecider[S]) block(ctx context.Context, own Slot, m *move) error {
 	if err != nil {
 		return err
 	}
+	if origin.gone {
+		return nil
+	}
 	key := origin.forward
 	for range maxHops {
 		h, err := d.read(ctx, own, key)
 		if err != nil {
 			return err
+		}
+		if h.gone {
+			return nil // nothing is decided for it ever again
 		}
 		if h.frozen {
 			key = h.forward

@@ -17,6 +17,8 @@ const (
 	ReasonInvalidHeader = "invalid_header"
 	// ReasonInvalidMerge: a merge record does not name another key.
 	ReasonInvalidMerge = "invalid_merge"
+	// ReasonInvalidSplit: a record that splits or erases its key can not be read.
+	ReasonInvalidSplit = "invalid_split"
 	// ReasonFoldPanic: folding the record, or what follows from it, panicked. A defect.
 	ReasonFoldPanic = "fold_panic"
 	// ReasonPlanPanic: planning a batch of this record alone panicked. A defect.
@@ -38,7 +40,7 @@ const (
 
 // poisonReasons are the values of the label reason of weft_stage_poison_total.
 var poisonReasons = []string{
-	ReasonInvalidHeader, ReasonInvalidMerge, ReasonFoldPanic, ReasonPlanPanic, ReasonStateTooLarge,
+	ReasonInvalidHeader, ReasonInvalidMerge, ReasonInvalidSplit, ReasonFoldPanic, ReasonPlanPanic, ReasonStateTooLarge,
 	ReasonStateUnencodable, ReasonStateUnreadable, ReasonOutputTooLarge, reasonTimerPanic, reasonMergePanic, reasonFreezePanic,
 }
 

@@ -8,33 +8,47 @@ import (
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
-// ReadState reads the state that a key's pointers lead to, for APIs: never to decide by. live is the key
-// it is kept under; ok is false if the key was never seen. stateVersion is the newest version known.
-func ReadState[S any](ctx context.Context, st *store.Client, t topic.Set, stage string, stateVersion int, key string) (live string, s *S, ok bool, err error) {
+// Found is what a key's pointers lead to.
+type Found[S any] struct {
+	Live    string // the key that the state is kept under; "": nowhere, it was erased
+	State   *S     // nil: Live was never seen
+	Parted  bool   // on the way there a key was split or erased
+	Waiting bool   // what was before it is still being told again
+}
+
+// ReadState reads the state that a key's pointers lead to, for APIs: never to decide by. stateVersion is the newest
+// version known.
+func ReadState[S any](ctx context.Context, st *store.Client, t topic.Set, stage string, stateVersion int, key string) (Found[S], error) {
+	f := Found[S]{Live: key}
 	for range maxHops {
-		slot := newSlot(st, t, stage, topic.Partition([]byte(key), t.Partitions), nil)
-		b, err := st.Get(ctx, slot.stateKey(key))
+		slot := newSlot(st, t, stage, topic.Partition([]byte(f.Live), t.Partitions), nil)
+		b, err := st.Get(ctx, slot.stateKey(f.Live))
 		if err != nil {
-			return "", nil, false, err
+			return Found[S]{}, err
 		}
 		c, err := decodeCell(b)
 		if err != nil {
-			return "", nil, false, fmt.Errorf("state of %s: %w", key, err)
+			return Found[S]{}, fmt.Errorf("state of %s: %w", f.Live, err)
 		}
-		if c.frozen {
-			key = c.forward
+		f.Parted = f.Parted || c.gone
+		if c.frozen && c.forward != "" {
+			f.Live = c.forward
 			continue
 		}
-		if c.rev == "" {
-			return key, nil, false, nil
+		f.Waiting = c.waiting
+		switch {
+		case c.gone:
+			f.Live = ""
+			return f, nil
+		case c.rev == "":
+			return f, nil
 		}
-		s, err := decodeBody[S](c.body, c.bodyVer, stateVersion)
-		if err != nil {
-			return "", nil, false, fmt.Errorf("state of %s: %w", key, err)
+		if f.State, err = decodeBody[S](c.body, c.bodyVer, stateVersion); err != nil {
+			return Found[S]{}, fmt.Errorf("state of %s: %w", f.Live, err)
 		}
-		return key, s, true, nil
+		return f, nil
 	}
-	return "", nil, false, fmt.Errorf("more than %d forward pointers from %s: %w", maxHops, key, errCorrupt)
+	return Found[S]{}, fmt.Errorf("more than %d forward pointers from %s: %w", maxHops, key, errCorrupt)
 }
 
 // Pending is how many outputs and moves the slots of a stage still hold.

@@ -22,12 +22,12 @@ type retally struct{ tallyFold }
 
 var _ Restorer[tally] = retally{}
 
-func (retally) InOrder() bool                                                    { return false }
-func (retally) Recall(context.Context, Reader) error                             { return nil }
-func (retally) Restore(string, *tally, time.Time)                                {}
-func (retally) Concluding(context.Context, int, Reader) error                    { return nil }
-func (retally) Conclude(_, _ string, _ *tally, _ time.Time) (o []Output, b bool) { return o, b }
-func (retally) Concluded(int) error                                              { return nil }
+func (retally) InOrder() bool                                                { return false }
+func (retally) Recall(context.Context, Reader) error                         { return nil }
+func (retally) Restore(string, *tally, time.Time)                            {}
+func (retally) Concluding(context.Context, int, Reader) error                { return nil }
+func (retally) Conclude(string, End, *tally, time.Time) (o []Output, b bool) { return o, b }
+func (retally) Concluded(int) error                                          { return nil }
 
 var errDied = errors.New("died")
 

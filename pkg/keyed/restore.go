@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/weft-cdp/weft/pkg/topic"
 )
 
 // Restorer is a fold made for a rebuild. It folds as in life, and publishes nothing that was published before:
@@ -22,19 +24,35 @@ type Restorer[S any] interface {
 	Restore(key string, s *S, until time.Time)
 	// Concluding is called when everything is folded, before the states of a partition are concluded.
 	Concluding(ctx context.Context, partition int, read Reader) error
-	// Conclude is called for each state of the partition, perhaps more than once; into is the key it was merged
-	// into, "" if it lives. changed says that s is to be stored.
-	Conclude(key, into string, s *S, now time.Time) (outs []Output, changed bool)
+	// Conclude is called for each state of the partition, perhaps more than once, but for those that still wait for what
+	// is told again. end says whether it lives: changed says that s is to be stored.
+	Conclude(key string, end End, s *S, now time.Time) (outs []Output, changed bool)
 	// Concluded is called behind the last Conclude of the partition.
 	Concluded(partition int) error
 }
+
+// End is how a key has ended. The zero value is one that lives.
+type End struct {
+	Into string // the key it was merged into
+	Gone bool   // it was split or erased
+}
+
+// Lives says whether it has not ended.
+func (e End) Lives() bool { return e == End{} }
 
 // apply folds one record of a live key.
 func (d *foldDecider[S]) apply(h *held[S], r *Record, now time.Time) []Output {
 	if d.restorer != nil && !r.Meta.ReceivedAt.IsZero() {
 		d.restorer.Restore(h.key, h.s, r.Meta.ReceivedAt)
 	}
-	return d.fold.Apply(h.key, h.s, *r, now)
+	outs := d.fold.Apply(h.key, h.s, *r, now)
+	switch {
+	case r.Kind == topic.KindRefolded:
+		h.waiting = h.waiting && string(r.Key) != h.key
+	case r.Refold:
+		return nil // it was told when it came first
+	}
+	return outs
 }
 
 // depart is called before a key that was seen is frozen.
@@ -90,7 +108,14 @@ func (d *foldDecider[S]) concludeSome(ctx context.Context, b *rebuild, w *worker
 		if err = errors.Join(err, h.bad); err != nil {
 			return err
 		}
-		outs, changed := d.restorer.Conclude(h.key, h.forward, h.s, b.now)
+		if h.waiting {
+			continue
+		}
+		end := End{Into: h.forward, Gone: h.gone}
+		if h.gone {
+			end.Into = ""
+		}
+		outs, changed := d.restorer.Conclude(h.key, end, h.s, b.now)
 		outs = d.s.muted(outs)
 		if !changed && len(outs) == 0 {
 			continue

@@ -102,11 +102,11 @@ func TestNothingLostNothingTwice(t *testing.T) {
 			e.settled()
 			got := map[string]int{}
 			for _, k := range keys {
-				live, s, ok, err := ReadState[tally](context.Background(), e.store, e.topics, topic.StageBuilder, 1, k)
+				f, err := ReadState[tally](context.Background(), e.store, e.topics, topic.StageBuilder, 1, k)
 				require.NoError(t, err)
-				require.Equal(t, find(k), live)
-				if ok && live == k {
-					for v, n := range s.N {
+				require.Equal(t, find(k), f.Live)
+				if f.State != nil && f.Live == k {
+					for v, n := range f.State.N {
 						got[v] += n
 					}
 				}

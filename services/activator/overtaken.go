@@ -21,8 +21,8 @@ type people struct {
 func decided(st *store.Client, topics topic.Set, rules *rulebook) people {
 	return people{
 		state: func(ctx context.Context, profile string) (*journey.State, error) {
-			_, s, _, err := keyed.ReadState[journey.State](ctx, st, topics, topic.StageDecide, journey.StateVersion, profile)
-			return s, err
+			f, err := keyed.ReadState[journey.State](ctx, st, topics, topic.StageDecide, journey.StateVersion, profile)
+			return f.State, err
 		},
 		suppressed: func(address string) bool { return rules.decider().Suppressed(address) },
 	}

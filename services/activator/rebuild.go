@@ -169,8 +169,8 @@ func (f *refold) Concluding(context.Context, int, keyed.Reader) error { return n
 
 // Conclude ends what was published as ended, whosever it was, and what can not have lived: what a journey armed
 // before it was there, and would have decided since.
-func (f *refold) Conclude(key, into string, s *journey.State, _ time.Time) ([]keyed.Output, bool) {
-	if into != "" {
+func (f *refold) Conclude(key string, end keyed.End, s *journey.State, _ time.Time) ([]keyed.Output, bool) {
+	if !end.Lives() {
 		return nil, false
 	}
 	changed := f.restore(key, s, time.Time{})

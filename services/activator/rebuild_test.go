@@ -166,14 +166,14 @@ func (e *env) known() map[string]string {
 	m := map[string]string{}
 	for p := range 6 {
 		key := "p" + strconv.Itoa(p)
-		live, s, ok, err := keyed.ReadState[journey.State](context.Background(), e.store, e.topics, topic.StageDecide, journey.StateVersion, key)
+		f, err := keyed.ReadState[journey.State](context.Background(), e.store, e.topics, topic.StageDecide, journey.StateVersion, key)
 		require.NoError(e.t, err)
-		if !ok {
+		if f.State == nil {
 			continue
 		}
-		b, err := s.AppendBinary(nil)
+		b, err := f.State.AppendBinary(nil)
 		require.NoError(e.t, err)
-		m[key] = live + " " + string(b)
+		m[key] = f.Live + " " + string(b)
 	}
 	return m
 }

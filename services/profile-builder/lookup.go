@@ -20,7 +20,8 @@ type Freshness struct {
 	// Lag is how many records of the profile's partition of events.identified are not folded yet, of all
 	// profiles in it; null while Kafka does not tell.
 	Lag *int64 `json:"lag"`
-	// CaughtUp: Lag is 0, so everything the stitcher has passed on about this profile is in.
+	// CaughtUp: Lag is 0, so everything the stitcher has passed on about this profile is in; and so is what was before, if
+	// it is a part of a person that was split.
 	CaughtUp bool `json:"caughtUp"`
 }
 
@@ -61,15 +62,16 @@ type profiles struct {
 	ends   *ends
 }
 
-// find follows the merges of a profile id. False: no event of it was ever folded.
+// find follows the merges and splits of a profile id. False: no event of it was ever folded.
 func (p *profiles) find(ctx context.Context, id string) (person, bool, error) {
-	live, s, ok, err := keyed.ReadState[state](ctx, p.store, p.topics, topic.StageBuilder, profile.StateVersion, id)
-	if err != nil || !ok || s.Profile.Events == 0 {
+	f, err := keyed.ReadState[state](ctx, p.store, p.topics, topic.StageBuilder, profile.StateVersion, id)
+	if err != nil || f.State == nil || f.State.Profile.Events == 0 {
 		return person{}, false, err
 	}
-	fresh := Freshness{AsOf: profile.Time{Time: s.Profile.AsOf()}, Lag: p.lag(ctx, topic.Partition([]byte(live), p.topics.Partitions))}
-	fresh.CaughtUp = fresh.Lag != nil && *fresh.Lag == 0
-	return person{id: live, state: &s.Profile, freshness: fresh}, true, nil
+	s := &f.State.Profile
+	fresh := Freshness{AsOf: profile.Time{Time: s.AsOf()}, Lag: p.lag(ctx, topic.Partition([]byte(f.Live), p.topics.Partitions))}
+	fresh.CaughtUp = fresh.Lag != nil && *fresh.Lag == 0 && !f.Waiting
+	return person{id: f.Live, state: s, freshness: fresh}, true, nil
 }
 
 // lag is nil while Kafka or Redis do not tell.

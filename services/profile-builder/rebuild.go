@@ -183,7 +183,7 @@ func (f *refold) memberships(ctx context.Context, partition int, read keyed.Read
 }
 
 // Conclude says what was never told of a profile.
-func (f *refold) Conclude(key, into string, s *state, now time.Time) ([]keyed.Output, bool) {
+func (f *refold) Conclude(key string, end keyed.End, s *state, now time.Time) ([]keyed.Output, bool) {
 	t := f.of([]byte(key))
 	if t.met {
 		return nil, false
@@ -191,12 +191,12 @@ func (f *refold) Conclude(key, into string, s *state, now time.Time) ([]keyed.Ou
 	t.met = true
 	before := s.Profile.Audiences
 	s.Profile.Audiences = t.audiences
-	if into != "" {
+	if !end.Lives() {
 		var outs []keyed.Output
 		if t.lives {
 			outs = append(outs, keyed.Output{Topic: f.topics.ProfilesChanged(), Key: key, Headers: schemaHeader()})
 		}
-		outs = append(outs, f.fold.memberships(key, s.Profile.Leave(key, into, now))...)
+		outs = append(outs, f.fold.memberships(key, s.Profile.Leave(key, end.Into, now))...)
 		s.Profile.Audiences = before
 		return outs, false
 	}
