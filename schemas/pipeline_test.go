@@ -25,6 +25,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/identity"
 	"github.com/weft-cdp/weft/pkg/journey"
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
@@ -274,6 +275,12 @@ func TestWhatTheServicesPublishFits(t *testing.T) {
 	p.produce(p.set.EventsInbox(), 0, stream.Record{Value: []byte(`{"event":"Old","userId":"ada","timestamp":"1997-01-01"}`),
 		Headers: []topic.Header{{Key: topic.HeaderReceivedAt, Value: []byte("soon")}}})
 	p.produce(p.set.EventsCollected(), 0, stream.Record{Key: []byte("k"), Value: []byte(`{}`), Headers: []topic.Header{{Key: topic.HeaderKind, Value: []byte("stranger")}}})
+	said := identity.Command{ID: "c1", Kind: identity.CommandUnblock, Actor: "ada", Reason: "it was hers", At: time.Now().UTC(),
+		Identifiers: []identity.Evidence{{Type: "email", Value: "x@example.com", Node: ada}}}
+	command, err := said.Encode()
+	require.NoError(t, err)
+	p.produce(p.set.IdentitiesCommands(), topic.Partition([]byte(identity.CommandsKey), p.set.Partitions), stream.Record{
+		Key: []byte(identity.CommandsKey), Value: command, Headers: []topic.Header{{Key: topic.HeaderSchema, Value: []byte("1")}}})
 	for range 2 {
 		require.Equal(t, 200, p.post("/v1/track", `{"messageId":"twice","event":"Clicked","userId":"ada","sentAt":"2026-01-01T00:00:00Z"}`))
 	}

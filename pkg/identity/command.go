@@ -48,6 +48,9 @@ type Command struct {
 	Split string `json:"split,omitempty"`
 }
 
+// CommandsKey is the key of all records of identities.commands, so that they have one order.
+const CommandsKey = "commands"
+
 // Limits of a command: what Kafka takes in one record, and what a person reads.
 const (
 	maxCommandIDBytes = 128
