@@ -36,7 +36,7 @@ const doorInSnippets = "http://127.0.0.1:8080"
 // snippet is a fenced block. Behind its language may stand what it is for:
 //
 //	file=PATH   it is written to that file, for the snippets behind it; a YAML file in sources/ must load as a source
-//	replay=FILE what it makes an SDK send is in that file, and is sent to the door with the snippet's write key
+//	replay=FILES what it makes an SDK send is in these files (parted by commas), and is sent to the door with the snippet's write key
 //	output      it is what the shell block in front of it prints; "..." stands for anything
 //
 // Blocks of sh are run, others of yaml are loaded as a whole configuration.
@@ -199,19 +199,23 @@ func (p *player) shell(t *testing.T, s snippet, output *snippet) {
 	require.Regexp(t, "^"+pattern.String()+"$", strings.TrimSpace(out.String()))
 }
 
-var keyPattern = regexp.MustCompile(`(?i)(?:write_?key\W+|Analytics\(")([\w-]+)`)
+var keyPattern = regexp.MustCompile(`(?i)(?:write_?key\W+|Analytics\(["']|NewWithConfig\("|builder\(")([\w-]+)`)
 
 // replayed sends what the snippet's SDK sends, with the snippet's key.
 func (p *player) replayed(t *testing.T, s snippet) {
 	m := keyPattern.FindStringSubmatch(s.text)
 	require.NotNil(t, m, "no write key in the snippet")
-	path := filepath.Join(p.here, "testdata", s.replay)
-	if _, err := os.Stat(path); err != nil {
-		path = filepath.Join(p.here, root, "services/collector/testdata", s.replay)
+	var lines string
+	for file := range strings.SplitSeq(s.replay, ",") {
+		path := filepath.Join(p.here, "testdata", file)
+		if _, err := os.Stat(path); err != nil {
+			path = filepath.Join(p.here, root, "services/collector/testdata", file)
+		}
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		lines += string(text)
 	}
-	text, err := os.ReadFile(path)
-	require.NoError(t, err)
-	for line := range strings.Lines(strings.ReplaceAll(string(text), "wk_demo", m[1])) {
+	for line := range strings.Lines(strings.ReplaceAll(lines, "wk_demo", m[1])) {
 		var r struct {
 			Method, Path string
 			Headers      map[string]string
@@ -231,7 +235,7 @@ func (p *player) replayed(t *testing.T, s snippet) {
 		req, err := http.NewRequestWithContext(t.Context(), r.Method, "http://"+p.door+r.Path, &body)
 		require.NoError(t, err)
 		for k, v := range r.Headers {
-			switch k {
+			switch http.CanonicalHeaderKey(k) {
 			case "Content-Length", "Host", "Connection", "Accept-Encoding":
 			case "Authorization":
 				req.Header.Set(k, "Basic "+base64.StdEncoding.EncodeToString([]byte(m[1]+":")))

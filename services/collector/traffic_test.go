@@ -2,11 +2,13 @@ package collector
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -19,7 +21,21 @@ import (
 type captured struct {
 	Method, Path string
 	Headers      map[string]string
+	Gzip         bool // the body was packed
 	Body         json.RawMessage
+}
+
+// text is the body as it was on the wire.
+func (c captured) text(t testing.TB) string {
+	if !c.Gzip {
+		return string(c.Body)
+	}
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, err := z.Write(c.Body)
+	require.NoError(t, err)
+	require.NoError(t, z.Close())
+	return packed.String()
 }
 
 func traffic(t testing.TB, file string) []captured {
@@ -35,39 +51,115 @@ func traffic(t testing.TB, file string) []captured {
 	return all
 }
 
+// The calls that an SDK made, as its requests came, and what is its own in them.
+var sdks = map[string]struct {
+	events []int  // in each request that has any
+	again  int    // events that it sent twice
+	points string // 9007199254740993 as it could hold it
+}{
+	"analytics-node":           {[]int{9, 15}, 0, "9007199254740992"},
+	"segment-analytics-python": {[]int{24}, 0, "9007199254740993"},
+	"analytics-go":             {[]int{24}, 0, "9007199254740993"},
+	"analytics-java":           {[]int{24}, 0, "9007199254740993"},
+	"analytics-next":           {[]int{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 0, "9007199254740992"},
+	"analytics-next-batching":  {[]int{10, 10, 1, 3, 1, 3}, 4, "9007199254740992"}, // what is sent as the page goes is sent again if it stays
+	"rudder-sdk-node":          {[]int{1, 20, 3}, 0, "9007199254740992"},
+	"rudder-sdk-python":        {[]int{24}, 0, "9007199254740993"},
+}
+
 // What real SDKs sent arrives with every id, digit and escape, once each, in the order of its batch.
 func TestTrafficOfRealSDKs(t *testing.T) {
-	for file, c := range map[string]struct {
-		requests []int
-		points   string // 9007199254740993 as this SDK could hold it
-	}{
-		"analytics-node.jsonl":           {[]int{9, 15}, "9007199254740992"},
-		"segment-analytics-python.jsonl": {[]int{24}, "9007199254740993"},
-	} {
-		t.Run(file, func(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.jsonl")
+	require.NoError(t, err)
+	require.Len(t, files, len(sdks))
+	for _, file := range files {
+		sdk := strings.TrimSuffix(filepath.Base(file), ".jsonl")
+		t.Run(sdk, func(t *testing.T) {
 			f := newFixture(t)
+			f.door.intake.now = func() time.Time { return time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC) } // when all were captured
 			var recs []stream.Record
-			for i, req := range traffic(t, file) {
-				delete(req.Headers, "Content-Length")
+			var events []int
+			for _, req := range traffic(t, file) {
 				var headers []string
 				for k, v := range req.Headers {
-					headers = append(headers, k, v)
+					if !strings.EqualFold(k, "Content-Length") {
+						headers = append(headers, k, v)
+					}
 				}
-				w := f.do(req.Method, req.Path, "", string(req.Body), headers...)
+				w := f.do(req.Method, req.Path, "", req.text(t), headers...)
 				require.Equal(t, 200, w.Code, w.Body)
+				require.NotContains(t, w.Body.String(), "rejected")
 				got := f.collected.take()
-				require.Len(t, got, c.requests[i])
-				var sent struct{ Batch []json.RawMessage }
-				require.NoError(t, json.Unmarshal(req.Body, &sent))
-				for k := range got {
-					require.Equal(t, string(sent.Batch[k]), string(got[k].Value), "byte for byte")
+				checkItems(t, req.Body, got)
+				if len(got) > 0 {
+					events = append(events, len(got))
 				}
 				recs = append(recs, got...)
 			}
+			require.Equal(t, sdks[sdk].events, events)
 			require.Empty(t, f.rejected.take())
-			checkStory(t, recs, strings.TrimSuffix(file, ".jsonl"), c.points)
+			recs = firsts(t, recs)
+			require.Len(t, recs, 24)
+			checkStory(t, recs, sdk, sdks[sdk].points)
 		})
 	}
+}
+
+// checkItems: the records are the items of the body. An item of a batch that says nothing for all of them is there byte by byte,
+// another with what the batch says and it does not, a single call without its key.
+func checkItems(t *testing.T, body json.RawMessage, got []stream.Record) {
+	if len(body) == 0 {
+		require.Empty(t, got)
+		return
+	}
+	var sent struct {
+		Batch   []json.RawMessage
+		Context map[string]any
+	}
+	require.NoError(t, json.Unmarshal(body, &sent))
+	if sent.Batch == nil {
+		sent.Batch = []json.RawMessage{body}
+	}
+	require.Len(t, got, len(sent.Batch))
+	for k, item := range sent.Batch {
+		if sent.Context == nil && !bytes.Contains(item, []byte(`"writeKey"`)) {
+			require.Equal(t, string(item), string(got[k].Value), "byte for byte")
+			continue
+		}
+		want := digits(t, item)
+		delete(want, "writeKey")
+		of, _ := want["context"].(map[string]any)
+		for name, value := range sent.Context {
+			if _, own := of[name]; !own {
+				of[name] = value
+			}
+		}
+		require.Equal(t, want, digits(t, got[k].Value))
+	}
+}
+
+// digits reads an object, its numbers as they are written.
+func digits(t *testing.T, text []byte) (object map[string]any) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	require.NoError(t, d.Decode(&object))
+	return object
+}
+
+// firsts leaves out what has a message id that is there before, as the stitcher does.
+func firsts(t *testing.T, recs []stream.Record) (first []stream.Record) {
+	seen := map[string]bool{}
+	for _, r := range recs {
+		m, err := topic.ParseMeta(r.Headers)
+		require.NoError(t, err)
+		e, err := event.Decode(r.Value, m)
+		require.NoError(t, err)
+		if !seen[e.MessageID] {
+			first = append(first, r)
+		}
+		seen[e.MessageID] = true
+	}
+	return first
 }
 
 func checkStory(t *testing.T, recs []stream.Record, sdk, points string) {
