@@ -16,6 +16,7 @@ func Glimpse(item []byte, fill Filling) *Event {
 	}
 	e.Name = stringOrNumber(f.event)
 	e.UserID, e.AnonymousID, e.PreviousID = stringOrNumber(f.userID), stringOrNumber(f.anonymousID), stringOrNumber(f.previousID)
+	e.properties, _ = object("properties", f.properties)
 	e.traits, _ = object("traits", f.traits)
 	e.context, _ = object("context", f.context)
 	if fill.Context != nil {

@@ -1,12 +1,13 @@
 // Package suppression is lists of people who are left out: addresses that are never written to (activator), and
-// identifiers whose events are not taken (collector).
+// identifiers whose events are not taken (collector). There are two kinds: files that an operator writes (List), and the
+// register of people who were erased, in Redis (Register, Erased).
 //
-// It owns: the form of such a file, and reading it again when it has changed. One entry per line, # begins a
+// It owns: the form of such a file and of the register, and reading them again when they have changed. In a file one entry per line, # begins a
 // comment; an entry is an identifier as it stands in events (e-mail address, user id, phone number, ...), or
 // sha256:HEX of one, so that the file need not hold what it is there to forget. Identifiers are compared without
 // regard to letter case and to white space around them, and so hashed. It guarantees that a list, once read, stands
-// until a newer one was read whole: a file that is being written, or is gone, changes nothing. It must not know
-// what leaving out means.
+// until a newer one was read whole: a file that is being written, or is gone, changes nothing; and that
+// who follows the register takes a change within Bound. It must not know what leaving out means.
 package suppression
 
 import (

@@ -72,6 +72,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
+// erasedIdentifiers is the gauge of how many identifiers of people who were erased are never written to.
+func erasedIdentifiers(count func() int) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "weft_activator_erased_identifiers", Help: "Identifiers of people who were erased, who are never written to.",
+	}, func() float64 { return float64(count()) })
+}
+
 // fenceWait is the gauge of how long the fence has got no further.
 func fenceWait(waiting func() (time.Duration, string)) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{

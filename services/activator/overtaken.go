@@ -8,6 +8,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/journey"
 	"github.com/weft-cdp/weft/pkg/keyed"
 	"github.com/weft-cdp/weft/pkg/store"
+	"github.com/weft-cdp/weft/pkg/suppression"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
@@ -15,11 +16,13 @@ import (
 type people struct {
 	state      func(ctx context.Context, profile string) (*journey.State, error) // nil: nothing is known
 	suppressed func(address string) bool                                         // never to be written to
+	erased     *suppression.Erased                                               // nor these
 }
 
 // decided is people as the decide stage knows them.
 func decided(st *store.Client, topics topic.Set, rules *rulebook) people {
 	return people{
+		erased: rules.erased,
 		state: func(ctx context.Context, profile string) (*journey.State, error) {
 			f, err := keyed.ReadState[journey.State](ctx, st, topics, topic.StageDecide, journey.StateVersion, profile)
 			return f.State, err
@@ -28,11 +31,17 @@ func decided(st *store.Client, topics topic.Set, rules *rulebook) people {
 	}
 }
 
-// overtaken is the end of a message that is not to be sent any more: too old, or by what is known of the
+// overtaken is the end of a message that is not to be sent any more: too old, to somebody who was erased, or by what is known of the
 // person now; without outcome if it stands.
 func (d *delivery) overtaken(ctx context.Context, req *journey.Request, uncertain bool) (end, error) {
 	if age := d.now().Sub(time.UnixMilli(req.DecidedAt)); age > d.patience.age {
 		return givenUp(uncertain, journey.ReasonExpired, "decided "+age.Truncate(time.Second).String()+" ago"), nil
+	}
+	if err := d.people.erased.Ensure(ctx); err != nil {
+		return end{}, err // it cannot be told whether it is for one of them
+	}
+	if e := d.people.erased; e.HasProfile(req.Profile) || e.HasAddress(req.Brand, req.To) {
+		return orUnknown(uncertain, end{Outcome: journey.Suppressed, Reason: journey.ReasonErased}), nil
 	}
 	s, err := d.people.state(ctx, req.Profile)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/connector"
 	"github.com/weft-cdp/weft/pkg/journey"
+	"github.com/weft-cdp/weft/pkg/keyed"
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/suppression"
 	"github.com/weft-cdp/weft/pkg/unsubscribe"
@@ -65,6 +66,8 @@ type rulebook struct {
 	files      map[string]*file // by path
 	list       *suppression.List
 	suppressed *suppression.Entries
+
+	erased *suppression.Erased // people who were erased are never written to either
 }
 
 // newRulebook looks at the directory and the suppression list, so that a wrong path is told at once.
@@ -73,6 +76,7 @@ func newRulebook(cfg config.Config, secret []byte, senders map[string]connector.
 		dir: cfg.Activator.Journeys, prefix: cfg.Topics.Prefix,
 		publicURL: cfg.Activator.PublicURL, secret: secret, channels: map[string]bool{}, store: deps.Store, log: deps.Log, metrics: m,
 		versions: map[string]*journey.Journey{}, files: map[string]*file{},
+		erased: suppression.NewErased(deps.Store, cfg.Topics.Prefix, suppression.RulesOf(cfg.Identity, deps.Store, keyed.DeploymentKey(cfg.Topics.Set()))),
 	}
 	for name := range senders {
 		b.channels[name] = true
@@ -153,6 +157,12 @@ func (b *rulebook) watch(ctx context.Context) error {
 		}
 		last = text
 	}
+}
+
+// follow takes people who were erased until ctx ends.
+func (b *rulebook) follow(ctx context.Context) error {
+	b.erased.Run(ctx, b.log)
+	return nil
 }
 
 // reload takes what has changed. An error leaves everything as it was, to be tried again.
@@ -319,7 +329,7 @@ func (b *rulebook) publish() {
 	suppressed := b.suppressed
 	b.current.Store(&journey.Decider{
 		Journeys: js, Version: b.version, Channels: b.channels, Unsubscribe: b.unsubscribe,
-		Suppressed: suppressed.Has,
+		Suppressed: func(address string) bool { return suppressed.Has(address) || b.erased.HasAddress("", address) },
 	})
 	b.metrics.journeys.Set(float64(len(js)))
 	b.metrics.listed.Set(float64(suppressed.Len()))

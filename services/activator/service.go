@@ -104,7 +104,8 @@ func build(cfg config.Config, deps Deps) (*Service, error) {
 	kd := keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Metrics: deps.Metrics, Now: deps.Now}
 	s.fence = keyed.NewFence(edges(cfg), topics, cfg.Activator.FencePoll, kd)
 	if deps.Metrics != nil {
-		if err := deps.Metrics.Register(fenceWait(s.waiting)); err != nil {
+		err := errors.Join(deps.Metrics.Register(fenceWait(s.waiting)), deps.Metrics.Register(erasedIdentifiers(s.rules.erased.Len)))
+		if err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
 	}
@@ -169,7 +170,7 @@ func (s *Service) waiting() (time.Duration, string) {
 	return s.now().Sub(since), at
 }
 
-// Ready is nil when the journeys are loaded, every partition owned here has recovered and is nearly caught
+// Ready is nil when the journeys are loaded, people who were erased can be recognised, every partition owned here has recovered and is nearly caught
 // up, and the fence does not wait for long.
 func (s *Service) Ready() error {
 	if !s.rules.loaded() {
@@ -179,7 +180,7 @@ func (s *Service) Ready() error {
 	if d, at := s.waiting(); d > fenceUnready {
 		held = fmt.Errorf("activator: nothing is decided, the fence has waited %s for %s", d.Truncate(time.Second), at)
 	}
-	return errors.Join(held, s.decide.Ready(), s.deliver.Ready())
+	return errors.Join(held, s.rules.erased.Ready(), s.decide.Ready(), s.deliver.Ready())
 }
 
 // Run works until ctx ends, and then returns nil once messages under way are handed over, or until an
@@ -193,7 +194,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	parts := []func(context.Context) error{s.rules.watch, s.fence.Run, s.decide.Run, s.deliver.Run}
+	parts := []func(context.Context) error{s.rules.watch, s.rules.follow, s.fence.Run, s.decide.Run, s.deliver.Run}
 	errs := make([]error, len(parts))
 	var wg sync.WaitGroup
 	for i, run := range parts {

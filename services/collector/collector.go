@@ -33,10 +33,12 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/keyed"
 	"github.com/weft-cdp/weft/pkg/spool"
 	"github.com/weft-cdp/weft/pkg/spool/registry"
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/pkg/suppression"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
@@ -102,6 +104,12 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	if s.intake, err = newIntake(cfg.Collector, deps.Now, m); err != nil {
 		return nil, err
 	}
+	if deps.Store != nil { // before the sources are compiled: they ask whether there is one
+		s.intake.erased = suppression.NewErased(deps.Store, set.Prefix, suppression.RulesOf(cfg.Identity, deps.Store, keyed.DeploymentKey(set)))
+		if err := deps.Metrics.Register(erasedIdentifiers(s.intake.erased.Len)); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
 	if s.inlets, err = newInlets(cfg, deps, s.intake, m); err != nil {
 		return nil, err
 	}
@@ -149,11 +157,11 @@ func (s *Service) Addr() string {
 }
 
 // Ready returns nil when the HTTP door is open and Kafka has shown the topics, or, since it does not answer, the spool
-// can take events: a load balancer may send requests. What inlets do is no matter of the door's, see InletsReady.
+// can take events, and people who were erased can be recognised: a load balancer may send requests. What inlets do is no matter of the door's, see InletsReady.
 func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state
+	return errors.Join(s.state, s.intake.erased.Ready())
 }
 
 // InletsReady returns nil when every inlet partition that this process owns has been read up to its end once. It
@@ -218,6 +226,9 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	if list := s.intake.suppressed; list != nil {
 		workers.Go(func() { watchSuppression(ctx, list, s.intake.metrics, s.deps.Log) })
+	}
+	if e := s.intake.erased; e != nil {
+		workers.Go(func() { e.Run(ctx, s.deps.Log) })
 	}
 	for _, in := range s.inlets {
 		workers.Go(func() { in.run(ctx) })

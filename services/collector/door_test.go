@@ -26,6 +26,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/config"
 	"github.com/weft-cdp/weft/pkg/event"
 	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/pkg/suppression"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
@@ -89,6 +90,11 @@ func settings(t testing.TB) config.Config {
 }
 
 func newFixture(t testing.TB, change ...func(*config.Collector)) *fixture {
+	return newFixtureErasing(t, nil, change...)
+}
+
+// newFixtureErasing is newFixture with people who were erased.
+func newFixtureErasing(t testing.TB, erased *suppression.Erased, change ...func(*config.Collector)) *fixture {
 	cfg := settings(t).Collector
 	for _, f := range change {
 		f(&cfg)
@@ -98,6 +104,7 @@ func newFixture(t testing.TB, change ...func(*config.Collector)) *fixture {
 	require.NoError(t, err)
 	in, err := newIntake(cfg, func() time.Time { return now }, m)
 	require.NoError(t, err)
+	in.erased = erased
 	f.door, err = newDoor(cfg, in, f.collected, f.rejected, m, zap.NewNop())
 	require.NoError(t, err)
 	return f

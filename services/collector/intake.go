@@ -41,6 +41,8 @@ type intake struct {
 	metrics *metrics
 	// suppressed are the people of whom nothing is stored; nil: there is no such list.
 	suppressed *suppression.List
+	// erased are people of whom nothing is stored either; nil: there is no Redis.
+	erased *suppression.Erased
 	// glimpse is event.Glimpse; a test has it panic.
 	glimpse func(item []byte, fill event.Filling) *event.Event
 	proxies enrich.Proxies
@@ -147,7 +149,7 @@ func (in *intake) take(it item, fill event.Filling, origin string, at place) rec
 	came := it.body
 	it.desk.item = it
 	suppressed := func() record { return record{meta: it.desk.item.meta, left: leftSuppressed} }
-	if it.source.suppress && in.suppresses(came, fill) { // before all that may refuse it: a refused event is kept, too
+	if it.source.suppress && in.suppresses(it.source.brand, came, fill) { // before all that may refuse it: a refused event is kept, too
 		return suppressed()
 	}
 	reject := func(e *event.Event, why error) record {
@@ -246,7 +248,7 @@ func (in *intake) reject(item []byte, meta event.Meta, key []byte, why error, or
 // aside is reject of what never became an item: where it can be seen that it names one who is on the suppression list,
 // nothing is kept.
 func (in *intake) aside(came []byte, meta event.Meta, key []byte, why error, origin string) record {
-	kept, forbidden := in.remains(nil, came, event.Filling{})
+	kept, forbidden := in.remains(nil, meta.Brand, came, event.Filling{})
 	if forbidden {
 		return record{meta: meta, left: leftSuppressed}
 	}

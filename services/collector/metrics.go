@@ -96,3 +96,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	return m, nil
 }
+
+// erasedIdentifiers is the gauge of how many identifiers of people who were erased are left out.
+func erasedIdentifiers(count func() int) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "weft_collector_erased_identifiers", Help: "Identifiers of people who were erased, whose events are counted and not stored.",
+	}, func() float64 { return float64(count()) })
+}

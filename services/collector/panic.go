@@ -37,7 +37,7 @@ func (d *door) take(it item, fill event.Filling, origin string, at place) (r rec
 		}
 		meta := it.meta
 		meta.MessageID = newMessageID()
-		body, forbidden := d.intake.remains(it.source, it.body, fill)
+		body, forbidden := d.intake.remains(it.source, meta.Brand, it.body, fill)
 		if forbidden {
 			r = record{meta: meta, left: leftSuppressed}
 			return
@@ -50,16 +50,16 @@ func (d *door) take(it item, fill event.Filling, origin string, at place) (r rec
 // remains is what may be kept of an item that is set aside; forbidden: nothing, for it names one who is on the suppression
 // list, or the consent that its source asks for is not given. Where looking panics, too, it is not known whom it
 // names: then it is set aside without its bytes. A nil source asks for no consent.
-func (in *intake) remains(s *source, body []byte, fill event.Filling) (kept []byte, forbidden bool) {
+func (in *intake) remains(s *source, brand string, body []byte, fill event.Filling) (kept []byte, forbidden bool) {
 	defer func() {
 		if recover() != nil {
 			kept, forbidden = nil, false
 		}
 	}()
 	if s == nil {
-		return body, in.suppresses(body, fill)
+		return body, in.suppresses(brand, body, fill)
 	}
-	return body, s.suppress && in.suppresses(body, fill) || s.consent != nil && s.consent.forbids(in.glimpse(body, fill))
+	return body, s.suppress && in.suppresses(brand, body, fill) || s.consent != nil && s.consent.forbids(in.glimpse(body, fill))
 }
 
 // verify looks whether a delivery proves who sent it; one on which that panics does not, and its provider sends it again.

@@ -40,6 +40,11 @@ func NewPreview(cfg config.Collector, s config.Source, now func() time.Time) (*P
 	if err != nil {
 		return nil, err
 	}
+	return newPreview(in, s)
+}
+
+// newPreview is NewPreview for an intake.
+func newPreview(in *intake, s config.Source) (*Preview, error) {
 	src, err := newSource(in, s)
 	if err != nil {
 		return nil, err
@@ -49,7 +54,7 @@ func NewPreview(cfg config.Collector, s config.Source, now func() time.Time) (*P
 		return nil, fmt.Errorf("source %s: %w", s.Name, err)
 	}
 	return &Preview{&inlet{
-		source: src, topic: s.Kafka.Topic, reader: r, intake: in, metrics: m, log: zap.NewNop(), rarely: zap.NewNop(),
+		source: src, topic: s.Kafka.Topic, reader: r, intake: in, metrics: in.metrics, log: zap.NewNop(), rarely: zap.NewNop(),
 		behind: map[int]bool{}, held: map[int]hold{},
 	}}, nil
 }

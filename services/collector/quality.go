@@ -51,32 +51,39 @@ func transformStep(s config.Source, m *metrics) (step, error) {
 	}, nil
 }
 
-// suppressStep keeps nothing of people on the list.
+// suppressStep keeps nothing of people on the list, nor of those who were erased.
 func (in *intake) suppressStep() step {
 	return func(it *item) error {
-		if in.suppresses(it.body, event.Filling{}) {
+		if in.suppresses(it.meta.Brand, it.body, event.Filling{}) {
 			return errSuppressed
 		}
 		return nil
 	}
 }
 
-// suppresses says whether an item, valid or not, names one who is on the list.
-func (in *intake) suppresses(body []byte, fill event.Filling) bool {
-	if in.suppressed == nil {
+// suppresses says whether an item, valid or not, names one who is on the list or was erased.
+func (in *intake) suppresses(brand string, body []byte, fill event.Filling) bool {
+	var entries *suppression.Entries
+	if in.suppressed != nil {
+		entries = in.suppressed.Entries()
+	}
+	if entries.Len() == 0 && in.erased.Len() == 0 {
 		return false
 	}
-	entries := in.suppressed.Entries()
-	if entries.Len() == 0 {
-		return false
-	}
-	for _, id := range in.glimpse(body, fill).Identifiers() {
-		if entries.Has(id.Value) {
-			return true
+	e := in.glimpse(body, fill)
+	if entries.Len() > 0 {
+		for _, id := range e.Identifiers() {
+			if entries.Has(id.Value) {
+				return true
+			}
 		}
 	}
-	return false
+	e.Brand = brand
+	return in.erased.Has(e)
 }
+
+// suppressing says whether there may be anybody of whom nothing is stored.
+func (in *intake) suppressing() bool { return in.suppressed != nil || in.erased != nil }
 
 // planStep holds items against the tracking plan of a source; nil: it has none.
 func planStep(s config.Source, m *metrics) (step, error) {

@@ -19,7 +19,7 @@ type source struct {
 	bucket              *bucket  // nil: as much as it likes
 	maxRequest          int
 	maxEvent            int
-	suppress            bool     // people on the suppression list are left out
+	suppress            bool     // people on the suppression list, and who were erased, are left out
 	consent             *consent // nil: it is not asked for
 	steps               []step
 	transforming        int   // how many of steps, the first ones, are done with an event once in its life
@@ -31,7 +31,7 @@ func newSource(in *intake, s config.Source) (*source, error) {
 	src := &source{
 		name: s.Name, brand: s.Brand, kind: s.KindOrDefault(), trusted: s.Trusted, historical: s.Historical,
 		disabled: s.Disabled, strict: s.Mode == config.ModeStrict, origins: s.Origins, bucket: newBucket(s.Rate),
-		suppress: in.suppressed != nil, consent: newConsent(s.Consent),
+		suppress: in.suppressing(), consent: newConsent(s.Consent),
 		maxRequest: cmp.Or(s.MaxRequestBytes, in.cfg.MaxRequestBytes), maxEvent: cmp.Or(s.MaxEventBytes, in.cfg.MaxEventBytes),
 	}
 	if src.brand == "" {
@@ -90,7 +90,7 @@ func newSteps(in *intake, s config.Source) (steps []step, transforming int, err 
 	}
 	if transformations != nil {
 		steps, transforming = append(steps, transformations), 1
-		if in.suppressed != nil {
+		if in.suppressing() {
 			steps = append(steps, in.suppressStep())
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/identity"
 	"github.com/weft-cdp/weft/pkg/keyed"
 	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/pkg/suppression"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
@@ -23,6 +24,9 @@ import (
 const (
 	// ReasonDuplicate marks the trace of a dropped duplicate: no body, the headers of the event.
 	ReasonDuplicate = "duplicate"
+	// ReasonSuppressed marks the trace of an event that names somebody who was erased: no body, no identifier. The doors leave
+	// such events out; this one was on its way already, or its door did not know yet.
+	ReasonSuppressed = "suppressed"
 	// ReasonUnknownKind marks a record that is no event: somebody else wrote to events.collected.
 	ReasonUnknownKind = "unknown_kind"
 	// reasonUnreadable is for errors of package event that carry no code of their own.
@@ -44,6 +48,7 @@ type planner struct {
 	window   time.Duration
 	now      func() time.Time
 	metrics  *metrics
+	erased   *suppression.Erased
 }
 
 // item is one record on its way through Plan.
@@ -70,6 +75,9 @@ func (p *planner) plan(ctx context.Context, slot keyed.Slot, batch []keyed.Recor
 	}
 	seen, err := p.dropDuplicates(ctx, slot, items, now, before)
 	if err != nil {
+		return keyed.Change{}, err
+	}
+	if err := p.leaveOut(ctx, items); err != nil {
 		return keyed.Change{}, err
 	}
 	if err := p.resolve(ctx, items); err != nil {
@@ -185,6 +193,29 @@ func (p *planner) duplicate(it *item) *keyed.Output {
 	out := keyed.Reject(r, topic.StageStitcher, ReasonDuplicate, errors.New("this source has sent the message id before"), p.topics)
 	out.Value = nil
 	return &out
+}
+
+// leaveOut marks the events of people who were erased.
+func (p *planner) leaveOut(ctx context.Context, items []item) error {
+	if err := p.erased.Ensure(ctx); err != nil {
+		return err // it cannot be told which
+	}
+	if p.erased.Len() == 0 {
+		return nil
+	}
+	for i := range items {
+		it := &items[i]
+		if it.drop != nil || !p.erased.Has(it.event) {
+			continue
+		}
+		p.metrics.rejected.WithLabelValues(ReasonSuppressed).Inc()
+		r := it.record
+		r.Headers, r.Key = topic.MetaHeaders(it.event.Meta), []byte(it.event.MessageID) // the sender's own key names the person
+		out := keyed.Reject(r, topic.StageStitcher, ReasonSuppressed, errors.New("the event names somebody who was erased"), p.topics)
+		out.Value = nil
+		it.drop = &out
+	}
+	return nil
 }
 
 // resolve finds whose each remaining record is.

@@ -5,8 +5,8 @@
 // and publishing merges. It guarantees that every record of events.collected ends exactly once in effect
 // as one of three: an event on events.identified, body untouched; a record on events.rejected with the
 // bytes and the reason, if it cannot be read; or a record without a body on events.rejected with reason
-// "duplicate", so that accepted = stored + rejected + duplicate can be audited from the topics alone. It
-// guarantees that every merge is published, on events.identified and identities.linked, in the same outbox
+// "duplicate", or "suppressed" if it names somebody who was erased, so that accepted = stored + rejected + duplicate can be
+// audited from the topics alone. It guarantees that every merge is published, on events.identified and identities.linked, in the same outbox
 // as the first event it matters to and before it. It must not know what an event means beyond its identifiers; the identity
 // rules and the graph are package identity's, exactly-once is package keyed's.
 //
@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,6 +33,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/keyed"
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/pkg/suppression"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
@@ -45,7 +47,11 @@ type Deps struct {
 }
 
 // Service is identity-stitcher. Any number of them may run; each owns the partitions its group gives it.
-type Service struct{ stage *keyed.Stage }
+type Service struct {
+	stage  *keyed.Stage
+	erased *suppression.Erased
+	log    *zap.Logger
+}
 
 // New reads or makes the identity key and builds the service. It reaches neither Kafka nor Redis.
 func New(cfg config.Config, deps Deps) (*Service, error) {
@@ -76,6 +82,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 		window:   cfg.Stitcher.DuplicateWindow,
 		now:      deps.Now,
 		metrics:  m,
+		erased:   suppression.NewErased(deps.Store, topics.Prefix, func(context.Context) (*identity.Rules, error) { return rules, nil }),
 	}
 	stage, err := keyed.NewPlan(keyed.Options{
 		Stage:        topic.StageStitcher,
@@ -87,7 +94,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity-stitcher: %w", err)
 	}
-	return &Service{stage: stage}, nil
+	return &Service{stage: stage, erased: p.erased, log: deps.Log}, nil
 }
 
 // loadRules reads the identity key (made if there is none) and the rules file.
@@ -118,6 +125,11 @@ func policy(cfg config.Identity, rules *identity.Rules) identity.Policy {
 // Run works until ctx ends, and then returns nil, or until an error that a person must look at, such as
 // identity.ErrOtherKey.
 func (s *Service) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	var following sync.WaitGroup
+	defer following.Wait()
+	defer stop()
+	following.Go(func() { s.erased.Run(ctx, s.log) })
 	if err := s.stage.Run(ctx); err != nil {
 		return fmt.Errorf("identity-stitcher: %w", err)
 	}
