@@ -8,6 +8,7 @@ import "sync"
 // merges. An entry is only made from a way whose links were all confirmed. Safe for concurrent use.
 type cache struct {
 	mu       sync.Mutex
+	epoch    uint64 // of the graph, in which the entries were true: see Resolver.raise
 	perGen   int // entries per generation; 0: no cache
 	young    map[Node]Node
 	old      map[Node]Node
@@ -19,10 +20,29 @@ func newCache(entries int) *cache {
 	return &cache{perGen: entries / 2, young: make(map[Node]Node), old: make(map[Node]Node)}
 }
 
-// root returns the one root of all ids, if the cache knows it.
-func (c *cache) root(ids []Identifier) (Node, bool) {
+// now is the epoch of the cache.
+func (c *cache) now() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.epoch
+}
+
+// begin forgets all that is of an older epoch.
+func (c *cache) begin(epoch uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if epoch > c.epoch {
+		c.epoch, c.young, c.old = epoch, make(map[Node]Node), nil
+	}
+}
+
+// root returns the one root of all ids in an epoch, if the cache knows it.
+func (c *cache) root(ids []Identifier, epoch uint64) (Node, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.epoch != epoch {
+		return Node{}, false
+	}
 	var root Node
 	for i, id := range ids {
 		r, ok := c.young[id.Node]
@@ -37,10 +57,13 @@ func (c *cache) root(ids []Identifier) (Node, bool) {
 	return root, len(ids) > 0
 }
 
-// put notes the root of all ids.
-func (c *cache) put(ids []Identifier, root Node) {
+// put notes the root of all ids, as read by a batch that began in an epoch.
+func (c *cache) put(ids []Identifier, root Node, epoch uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.epoch != epoch { // read before a split, perhaps
+		return
+	}
 	for _, id := range ids {
 		if c.perGen == 0 {
 			return

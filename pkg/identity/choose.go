@@ -24,7 +24,7 @@ func (s *stitch) resolve(ctx context.Context, ids []Identifier) (Node, error) {
 			continue
 		}
 		if s.clean {
-			s.cache.put(keep, root)
+			s.cache.put(keep, root, s.epoch)
 		}
 		return root, nil
 	}
@@ -88,13 +88,13 @@ func (s *stitch) choose(ctx context.Context, ids []Identifier) ([]Identifier, er
 			keep = append(keep, id)
 			continue
 		}
-		t := terms{day: day(s.cause.Time), trusted: s.trusted, evidence: [2]Node{byPriority[0].Node, id.Node}}
+		t := terms{day: day(s.cause.Time), trusted: s.trusted, operator: !s.caps, evidence: [2]Node{byPriority[0].Node, id.Node}}
 		winner, loser, top := all, w.side(), first
 		if root.Before(first) {
 			winner, loser, top = loser, winner, root
 		}
 		no := s.policy.judge(winner, loser, t)
-		if !no.refused() && winner.size() > 1 && loser.size() > 1 {
+		if !no.refused() && s.caps && winner.people() > 1 && loser.people() > 1 {
 			no = s.rates.take(s.source, s.cause.Time)
 		}
 		if no.refused() {

@@ -156,12 +156,12 @@ func (c *Command) checkMembers() error {
 type Parted struct {
 	Command    string    `json:"command"`
 	Node       string    `json:"node"`
-	Into       string    `json:"into,omitempty"` // the part's node: the profile id of its person then
-	Person     string    `json:"person"`         // whose it was
-	Generation uint64    `json:"generation"`     // above that of all who were in the person; merges' versions begin with it
-	Day        uint16    `json:"day,omitempty"`  // on which the member was first linked, as in Merge.Days
-	Degree     uint8     `json:"degree,omitempty"`
-	Time       time.Time `json:"time"` // of the command
+	Into       string    `json:"into,omitempty"`   // the part's node: the profile id of its person then
+	Person     string    `json:"person"`           // whose it was
+	Generation uint64    `json:"generation"`       // above that of all who were in the person; merges' versions begin with it
+	Day        uint16    `json:"day,omitempty"`    // on which the member was first linked, as in Merge.Days
+	Degree     uint8     `json:"degree,omitempty"` // how many links named it, without the first
+	Time       time.Time `json:"time"`             // of the command
 	Actor      string    `json:"actor"`
 	Reason     string    `json:"reason"`
 }

@@ -55,6 +55,21 @@ func (g *group) degree(i int) int {
 	return 1 + int(g.degrees[i])
 }
 
+// people is how many of the members are identifiers: parts that splits have made stand before all others, and count nowhere.
+func (g *group) people() int {
+	n := g.size()
+	for i := 0; i < len(g.members) && g.members[i] == rankPart; i += nodeBytes {
+		n--
+	}
+	return n
+}
+
+// fresh is where the only identifier stands that is a member, if it was never linked, or is forgotten.
+func (g *group) fresh() (int, bool) {
+	i := g.size() - 1
+	return i, g.people() == 1 && g.day(i) == 0
+}
+
 // find is where n stands, or would.
 func (g *group) find(n Node) (int, bool) {
 	i := sort.Search(g.size(), func(i int) bool { return bytes.Compare(g.members[i*nodeBytes:(i+1)*nodeBytes], n[:]) >= 0 })
@@ -114,10 +129,15 @@ func sameDays(d uint16, n int) []byte {
 
 // since is g as it counts in a join on a day: a node that was never linked is linked on that day for the first time.
 func (g *group) since(d uint16) group {
-	if g.size() == 1 && g.day(0) == 0 {
-		return group{members: g.members, days: sameDays(d, 1)}
+	i, ok := g.fresh()
+	if !ok || d == 0 {
+		return *g
 	}
-	return *g
+	out := *g
+	out.days = make([]byte, len(g.members)/nodeBytes*dayBytes)
+	copy(out.days, g.days)
+	binary.BigEndian.PutUint16(out.days[i*dayBytes:], d)
+	return out
 }
 
 // union merges two groups. Who stands in both keeps what a says, but for a degree, of which the higher one counts.

@@ -19,8 +19,8 @@ type lane struct {
 type storeCall struct {
 	nodes  []Node
 	values [][]byte
-	swap   Swap
-	done   bool
+	swaps  []Swap
+	done   []bool
 }
 
 // errStopped ends a lane because another one, or the store, has failed.
@@ -35,11 +35,11 @@ func (l *lane) Load(_ context.Context, nodes []Node) ([][]byte, error) {
 	return c.values, nil
 }
 
-// swap does one compare-and-set.
-func (l *lane) swap(_ context.Context, s Swap) (bool, error) {
-	c := &storeCall{swap: s}
+// swaps does some compare-and-sets, in any order.
+func (l *lane) swaps(_ context.Context, swaps []Swap) ([]bool, error) {
+	c := &storeCall{swaps: swaps}
 	if !l.yield(c) {
-		return false, errStopped
+		return nil, errStopped
 	}
 	return c.done, nil
 }
@@ -92,9 +92,7 @@ func serve(ctx context.Context, store Store, calls []*storeCall) error {
 	var nodes []Node
 	var swaps []Swap
 	for _, c := range calls {
-		if c.nodes == nil {
-			swaps = append(swaps, c.swap)
-		}
+		swaps = append(swaps, c.swaps...)
 		nodes = append(nodes, c.nodes...)
 	}
 	if len(nodes) > 0 {
@@ -118,9 +116,7 @@ func serve(ctx context.Context, store Store, calls []*storeCall) error {
 			return fmt.Errorf("asked for %d swaps, got %d answers", len(swaps), len(done))
 		}
 		for _, c := range calls {
-			if c.nodes == nil {
-				c.done, done = done[0], done[1:]
-			}
+			c.done, done = done[:len(c.swaps)], done[len(c.swaps):]
 		}
 	}
 	return nil

@@ -15,6 +15,7 @@ type Rule string
 const (
 	RuleSameEvent Rule = "same_event" // one event carried both identifiers
 	RuleAlias     Rule = "alias"      // an alias call said that both user ids are one person
+	RuleOperator  Rule = "operator"   // an operator said that both are one person
 )
 
 // timeLayout is RFC 3339 with exactly three digits of a second, in UTC.
@@ -70,9 +71,10 @@ type Merge struct {
 	Loser   string   `json:"loser"`
 	Winner  string   `json:"winner"`
 	Members []string `json:"members"` // every node of the loser's component, the loser included, in order
-	// Version grows along every chain of redirects of one node: it is the size of the winner's component as
-	// read behind the link. Components only grow and the winner's own final size is below that of whatever
-	// it is merged into, so for one member the merge with the highest version is the latest.
+	// Version grows along every chain of redirects of one node: it is the generation of the winner's component, times 2^32,
+	// and its size, as read behind the link. Within a generation components only grow, and the winner's own final size is below
+	// that of whatever it is merged into; a split gives its parts a higher generation, and a join takes over the higher one. So
+	// for one member the merge with the highest version is the latest.
 	Version int64 `json:"version"`
 	// Days are, for each of Members, the day on which it was first linked, counted from 1 = 2020-01-01 in UTC; 0: before
 	// days were kept. WinnerDay is that of Winner's own node. Both are absent from what earlier versions published.
@@ -81,6 +83,21 @@ type Merge struct {
 	Cause     Cause      `json:"cause"`
 	Evidence  []Evidence `json:"evidence"`
 }
+
+// generationShift is where the generation stands in a version.
+const generationShift = 32
+
+// maxGeneration is the highest that a version and the node of a part hold (see Rules.Part): one is taken by each split of
+// people who were split before, and by each release.
+const maxGeneration = 1<<24 - 1
+
+// version is that of a merge into a component.
+func version(generation uint64, size int) int64 {
+	return int64(generation)<<generationShift | int64(size) //nolint:gosec // below maxGeneration, and no component has 2^32 members
+}
+
+// Generation is that of the winner's component.
+func (m *Merge) Generation() uint64 { return uint64(m.Version) >> generationShift } //nolint:gosec // never negative
 
 // Encode writes the record's value.
 func (m Merge) Encode() ([]byte, error) {
@@ -128,7 +145,7 @@ func (m *Merge) check() error {
 	if !slices.Contains(m.Members, m.Loser) {
 		return errors.New("members do not list the loser")
 	}
-	if m.Version <= int64(len(m.Members)) {
+	if size := m.Version & (1<<generationShift - 1); m.Version < 0 || size <= int64(len(m.Members)) {
 		return fmt.Errorf("version %d is not above the loser's %d members", m.Version, len(m.Members))
 	}
 	for i, e := range m.Evidence {

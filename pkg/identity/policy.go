@@ -17,11 +17,12 @@ const (
 	ReasonCut          Reason = "cut"           // somebody has said that these are not one person
 	ReasonSharedDevice Reason = "shared_device" // a device that several people use joins nobody
 	ReasonWeak         Reason = "weak"          // its type only adds evidence
+	ReasonBlocked      Reason = "blocked"       // somebody has said that it counts for nobody
 )
 
 // Reasons lists every reason there is.
 func Reasons() []Reason {
-	return []Reason{ReasonLimit, ReasonUntrusted, ReasonGovernor, ReasonCut, ReasonSharedDevice, ReasonWeak}
+	return []Reason{ReasonLimit, ReasonUntrusted, ReasonGovernor, ReasonCut, ReasonSharedDevice, ReasonWeak, ReasonBlocked}
 }
 
 // Claims says what a source that is not trusted may say of a known identifier that was never linked.
@@ -84,12 +85,13 @@ func (r refusal) refused() bool { return r.reason != "" }
 type terms struct {
 	day      uint16 // of the cause
 	trusted  bool
+	operator bool // caps do not count
 	evidence [2]Node
 }
 
 // terms are those of the join that v announces.
 func (v *value) terms() terms {
-	t := terms{day: day(v.cause.Time), trusted: v.trusted}
+	t := terms{day: day(v.cause.Time), trusted: v.trusted, operator: v.operator}
 	for i := range min(len(v.evidence), len(t.evidence)) {
 		t.evidence[i] = v.evidence[i].Node
 	}
@@ -99,11 +101,14 @@ func (v *value) terms() terms {
 // side is one of the components of a join, as it is judged.
 type side struct {
 	group
-	merges int
-	cuts   []cut
+	merges     int
+	generation uint64
+	cuts       []cut
 }
 
-func (v *value) side() side { return side{group: v.group, merges: v.merges, cuts: v.cuts} }
+func (v *value) side() side {
+	return side{group: v.group, merges: v.merges, generation: v.incarnation, cuts: v.cuts}
+}
 
 // judge says whether winner and loser, whose root is the later one, may become one person. It is asked with what was read,
 // which may be old, and once more with what the commit point replaces.
@@ -116,12 +121,13 @@ func (p *Policy) judge(winner, loser side, t terms) refusal {
 		if a.breaks(&b) {
 			return refusal{reason: ReasonLimit}
 		}
-		if !t.trusted && a.known && b.known && (p.Claims == ClaimsNever || winner.size() > 1 && loser.size() > 1) {
+		if !t.trusted && a.known && b.known && (p.Claims == ClaimsNever || winner.people() > 1 && loser.people() > 1) {
 			return refusal{reason: ReasonUntrusted}
 		}
 	}
 	switch c := &p.Caps; {
-	case c.Members > 0 && winner.size()+loser.size() > c.Members:
+	case t.operator:
+	case c.Members > 0 && winner.people()+loser.people() > c.Members:
 		return refusal{ReasonGovernor, CapMembers}
 	case c.Merges > 0 && mergesOf(winner, loser) > c.Merges:
 		return refusal{ReasonGovernor, CapMerges}
@@ -134,10 +140,11 @@ func (p *Policy) judge(winner, loser side, t terms) refusal {
 // undated says whether the root of a join, never linked yet, must be given its day before anybody joins it: if it counts
 // in a window together with the loser's members. Else two joins of different days could find different days there.
 func (p *Policy) undated(winner, loser *value) bool {
-	if p.TypeOf == nil || winner.size() > 1 || winner.day(0) != 0 {
+	at, fresh := winner.fresh()
+	if p.TypeOf == nil || !fresh {
 		return false
 	}
-	n := winner.member(0)
+	n := winner.member(at)
 	typ := p.TypeOf(n)
 	if typ.Limit.Values == 0 || typ.Limit.Per == 0 {
 		return false
@@ -153,7 +160,7 @@ func (p *Policy) undated(winner, loser *value) bool {
 // mergesOf is how many merges made what winner and loser become.
 func mergesOf(winner, loser side) int {
 	n := winner.merges + loser.merges
-	if loser.size() > 1 {
+	if loser.people() > 1 {
 		n++
 	}
 	return n
@@ -161,7 +168,8 @@ func mergesOf(winner, loser side) int {
 
 // joined is what winner and loser become.
 func joined(winner, loser side, t terms) side {
-	out := side{group: union(winner.since(t.day), loser.since(t.day)), merges: mergesOf(winner, loser)}
+	out := side{group: union(winner.since(t.day), loser.since(t.day)), merges: mergesOf(winner, loser),
+		generation: max(winner.generation, loser.generation)}
 	for _, s := range [...]side{winner, loser} {
 		for _, n := range t.evidence {
 			if s.size() > 1 && s.has(n) {

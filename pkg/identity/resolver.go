@@ -13,11 +13,13 @@ type Request struct {
 	Cause       Cause
 	Source      string // name of the source that sent it, whose merges are counted; may be empty
 	Trusted     bool   // the source may join two known people
+	Operator    bool   // somebody who may has said so: caps do not count. What limits and cuts are against is refused all the same
 }
 
 // Result is whose record a Request was.
 type Result struct {
-	// Profile is the profile id. It may be one that has been merged away since: a reader follows merges.
+	// Profile is the profile id. It may be one that has been merged away since: a reader follows merges. It is zero if all
+	// identifiers are blocked: the record is a profile of its own then (Rules.EventIdentifier).
 	Profile Node
 	// Merges are to be published before the record. A merge that a batch needs more than once may stand with
 	// the first record that needs it only.
@@ -58,7 +60,7 @@ func NewResolver(store Store, cacheEntries int, policy Policy) *Resolver {
 // Identifiers that the cache does not know cost one Load per level of the graph for the whole batch.
 func (r *Resolver) Resolve(ctx context.Context, batch []Request) ([]Result, error) {
 	b := &batchWork{resolver: r, requests: batch, view: newView(r.store), results: make([]Result, len(batch)),
-		ids: make([][]Identifier, len(batch)), lanes: make(map[Node]Node)}
+		ids: make([][]Identifier, len(batch)), lanes: make(map[Node]Node), epoch: r.cache.now()}
 	if err := b.read(ctx); err != nil {
 		return nil, fmt.Errorf("resolve %d records: %w", len(batch), err)
 	}
@@ -79,25 +81,72 @@ type batchWork struct {
 	ids      [][]Identifier // of each request, in node order
 	view     *view          // the ways to the root of all identifiers that the cache did not know
 	lanes    map[Node]Node  // union-find over roots: those that one lane must handle; absent: nobody touches it
+	epoch    uint64         // of the graph, when the batch began
 }
 
-// read answers what the cache knows and reads the ways of all else.
+// read answers what the cache knows and reads the ways of all else. The epoch travels with what is read first; if there is
+// another one, what the cache knew is nothing.
 func (b *batchWork) read(ctx context.Context) error {
-	var unknown []Node
 	for i, q := range b.requests {
 		if len(q.Identifiers) == 0 {
 			return fmt.Errorf("record %d has no identifier", i)
 		}
 		b.ids[i], b.results[i].SetAside = b.resolver.policy.strong(sorted(q.Identifiers))
-		if root, ok := b.resolver.cache.root(b.ids[i]); ok {
-			b.results[i].Profile = root
+	}
+	epoch, err := b.view.loadWithEpoch(ctx, b.unknown())
+	if err != nil {
+		return err
+	}
+	if epoch != b.epoch { // what was read with it may be older than it
+		b.epoch, b.view = epoch, newView(b.resolver.store)
+		b.resolver.cache.begin(epoch)
+	}
+	if err := b.view.loadPaths(ctx, b.unknown()); err != nil {
+		return err
+	}
+	for i := range b.requests {
+		if b.results[i].Profile.IsZero() {
+			b.setBlockedAside(i)
+		}
+	}
+	return nil
+}
+
+// unknown are the identifiers of the records that the cache does not answer; the others are answered.
+func (b *batchWork) unknown() []Node {
+	var unknown []Node
+	for i := range b.requests {
+		root, ok := b.resolver.cache.root(b.ids[i], b.epoch)
+		if b.results[i].Profile = root; ok {
 			continue
 		}
 		for _, id := range b.ids[i] {
 			unknown = append(unknown, id.Node)
 		}
 	}
-	return b.view.loadPaths(ctx, unknown)
+	return unknown
+}
+
+// setBlockedAside takes what counts for nobody out of a record.
+func (b *batchWork) setBlockedAside(i int) {
+	blocked := func(id Identifier) bool { return b.view.values[id.Node].blocked }
+	if !slices.ContainsFunc(b.ids[i], blocked) {
+		return
+	}
+	var rest []Identifier
+	for _, id := range b.ids[i] {
+		if blocked(id) {
+			b.results[i].SetAside = append(b.results[i].SetAside, SetAside{Identifier: id, Reason: ReasonBlocked})
+		} else {
+			rest = append(rest, id)
+		}
+	}
+	b.ids[i] = rest
+	sortAside(b.results[i].SetAside)
+}
+
+func sortAside(aside []SetAside) {
+	slices.SortFunc(aside, func(x, y SetAside) int { return x.Identifier.Node.Compare(y.Identifier.Node) })
 }
 
 // split answers the records whose identifiers have one root already, and makes lanes of the others: records
@@ -106,7 +155,7 @@ func (b *batchWork) read(ctx context.Context) error {
 func (b *batchWork) split(ctx context.Context) []func(*lane) error {
 	unsettled := make([]bool, len(b.requests))
 	for i, ids := range b.ids {
-		if !b.results[i].Profile.IsZero() {
+		if !b.results[i].Profile.IsZero() || len(ids) == 0 {
 			continue
 		}
 		first, settled := b.view.root(ids[0].Node)
@@ -116,7 +165,7 @@ func (b *batchWork) split(ctx context.Context) []func(*lane) error {
 		}
 		b.results[i].Profile = first
 		if settled {
-			b.resolver.cache.put(ids, first)
+			b.resolver.cache.put(ids, first, b.epoch)
 			continue
 		}
 		unsettled[i] = true
@@ -184,7 +233,7 @@ func (b *batchWork) run(ctx context.Context, l *lane, records []int) error {
 	for _, i := range records {
 		q := &b.requests[i]
 		s := &stitch{lane: l, view: view, cache: b.resolver.cache, policy: &b.resolver.policy, rates: b.resolver.rates,
-			source: q.Source, cause: q.Cause, trusted: q.Trusted, clean: true}
+			source: q.Source, cause: q.Cause, trusted: q.Trusted, caps: !q.Operator, epoch: b.epoch, clean: true}
 		root, err := s.resolve(ctx, b.ids[i])
 		if err != nil {
 			return fmt.Errorf("record %d: %w", i, err)
@@ -234,7 +283,7 @@ func (b *batchWork) note(i int, s *stitch) {
 	}
 	r := &b.results[i]
 	r.SetAside = append(r.SetAside, s.aside...)
-	slices.SortFunc(r.SetAside, func(x, y SetAside) int { return x.Identifier.Node.Compare(y.Identifier.Node) })
+	sortAside(r.SetAside)
 	for _, x := range s.stopped {
 		if !b.resolver.suspended.has(x.Key()) {
 			r.Suspended = append(r.Suspended, x)

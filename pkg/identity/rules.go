@@ -180,9 +180,14 @@ func (r *Rules) EventIdentifier(source, messageID string) Identifier {
 	return Identifier{Type: TypeEvent, Value: value, Node: r.node(r.event, TypeEvent, value, "")}
 }
 
-// Part is the node of a part, counted from 0, that a split makes: the same whenever the command is carried out again.
-func (r *Rules) Part(command string, part int) Node {
-	return r.node(r.part, TypePart, command+"/"+strconv.Itoa(part), "")
+// Part is the node of a part, counted from 0, that a split makes: the same whenever the command is carried out again. The
+// generation, that of the component that is split and one, stands behind the rank from its complement, so that a part comes
+// before all parts that were made of the same people before.
+func (r *Rules) Part(command string, part int, generation uint64) Node {
+	n := r.node(r.part, TypePart, command+"/"+strconv.Itoa(part), "")
+	behind := maxGeneration - generation
+	n[1], n[2], n[3] = byte(behind>>16), byte(behind>>8), byte(behind) //nolint:gosec // cut on purpose
+	return n
 }
 
 // validType says whether a type's name can be an identifier type: it stands in topics, in ClickHouse and in

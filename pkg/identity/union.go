@@ -20,6 +20,8 @@ type stitch struct {
 	cause   Cause
 	source  string
 	trusted bool
+	caps    bool // false: an operator wants it
+	epoch   uint64
 	rates   *rates
 	aside   []SetAside   // the record was resolved without these
 	stopped []Suspension // of those, what a cap has stopped
@@ -27,14 +29,35 @@ type stitch struct {
 	clean   bool         // every link crossed was confirmed
 }
 
-// find walks to the root of id. Every unconfirmed link on the way is noted to be published with this record.
+// find walks to the root of id. Every unconfirmed link on the way is noted to be published with this record. A split that is
+// met is completed.
 func (s *stitch) find(ctx context.Context, id Node) (Node, *value, error) {
+	for range maxAttempts {
+		root, v, err := s.walk(ctx, id)
+		if err != nil || v != nil {
+			return root, v, err
+		}
+	}
+	return Node{}, nil, fmt.Errorf("%w: no way to the root of %s after %d attempts", ErrCorrupt, id, maxAttempts)
+}
+
+// walk is find, or no value: something on the way was read before a split, or in the middle of one, which is complete now,
+// and forgotten.
+//
+// A way is read node by node, so that a part of it may be older than a split and the rest younger. Such a way shows itself:
+// all members of the component were split together, and nobody links to a parted node any more. So where a link leads to a
+// parted node, the link was read before the split, or the split is not complete yet. A way that is older as a whole leads to
+// the root of before, whose value has been replaced: nothing that is decided on it can be written.
+func (s *stitch) walk(ctx context.Context, id Node) (Node, *value, error) {
 	var path []Node
 	clean := true
 	for {
 		v, err := s.view.get(ctx, id)
 		if err != nil {
 			return Node{}, nil, err
+		}
+		if v.order != nil || v.parted && len(path) > 0 {
+			return Node{}, nil, s.mend(ctx, append(path, id), v)
 		}
 		if !v.linked {
 			if !clean {
@@ -61,11 +84,11 @@ func (s *stitch) swap(ctx context.Context, n Node, old *value, next value) (bool
 	if err := next.stamp(); err != nil {
 		return false, err
 	}
-	ok, err := s.lane.swap(ctx, Swap{Node: n, Old: old.raw, New: next.raw})
+	done, err := s.lane.swaps(ctx, []Swap{{Node: n, Old: old.raw, New: next.raw}})
 	if err != nil {
 		return false, fmt.Errorf("set graph node %s: %w", n, err)
 	}
-	if !ok {
+	if !done[0] {
 		delete(s.view.values, n)
 		return false, nil
 	}
@@ -109,7 +132,8 @@ func (s *stitch) join(ctx context.Context, x, y Identifier) (Node, refusal, erro
 		}
 		// Step 1: L says that it is joining W, which freezes its members.
 		next := *vl
-		next.joining, next.target, next.cause, next.trusted, next.evidence = true, r, s.cause, s.trusted, []Identifier{x, y}
+		next.joining, next.target, next.named, next.cause = true, r, vr.incarnation, s.cause
+		next.trusted, next.operator, next.evidence = s.trusted, !s.caps, []Identifier{x, y}
 		if vr.lists(&vl.group) { // what was read of L is older, or this is a restored graph that has lost L's link
 			now, err := s.view.fresh(ctx, l)
 			if err != nil {
@@ -121,14 +145,10 @@ func (s *stitch) join(ctx context.Context, x, y Identifier) (Node, refusal, erro
 		} else if no := s.policy.judge(vr.side(), vl.side(), next.terms()); no.refused() {
 			return Node{}, no, nil
 		}
-		if s.policy.undated(vr, vl) {
-			dated := *vr
-			dated.group = vr.since(day(s.cause.Time))
-			if ok, err := s.swap(ctx, r, vr, dated); err != nil {
-				return Node{}, refusal{}, err
-			} else if !ok {
-				continue
-			}
+		if ok, err := s.date(ctx, r, vr, vl, s.cause); err != nil {
+			return Node{}, refusal{}, err
+		} else if !ok {
+			continue
 		}
 		ok, err := s.swap(ctx, l, vl, next)
 		if err != nil {
@@ -142,6 +162,16 @@ func (s *stitch) join(ctx context.Context, x, y Identifier) (Node, refusal, erro
 		// Once more from the start: crossing the new link notes its merge.
 	}
 	return Node{}, refusal{}, fmt.Errorf("%w: no link of %s and %s after %d attempts", ErrCorrupt, x.Node, y.Node, maxAttempts)
+}
+
+// date gives the root of a join its day if it needs one before anybody joins it; false: somebody else was faster.
+func (s *stitch) date(ctx context.Context, r Node, vr, vl *value, cause Cause) (bool, error) {
+	if !s.policy.undated(vr, vl) {
+		return true, nil
+	}
+	dated := *vr
+	dated.group = vr.since(day(cause.Time))
+	return s.swap(ctx, r, vr, dated)
 }
 
 // settled is find, for a root that is to be linked: a join that it has announced is completed or given up first.
@@ -161,13 +191,19 @@ func (s *stitch) settled(ctx context.Context, n Node) (Node, *value, error) {
 // finish completes the join that node l announced in vl, or gives it up and says why. Anybody may do it, several at once.
 //
 // Of one join, one must not commit while another gives up, or W would list members that stand elsewhere. What keeps them
-// apart is that the judgement only reads what all see alike (L's value, which is frozen, with its cause; the rules) and
-// W's component; and that what is no once stays no, since a component only grows, days are never changed, and windows
-// hang on the cause and not on a clock. So if somebody has judged no at a moment, he had seen that W did not list L then,
-// and everybody who judges a later W judges no as well; and a compare-and-set of W that was judged yes before, and is on
-// its way yet, finds another W. Two things would break this: rules that differ between processes while they work (limits
-// are changed with all stitchers down), and components that shrink: splits must give W another incarnation first, which
-// the join names, so that what was judged on an earlier one cannot commit.
+// apart: an announcement names W, the root that it was judged with, and its generation, and only he who finds that root in
+// that generation commits or gives up by it. The judgement reads nothing but L's value, which is frozen, with its cause, the
+// rules, and W's component; and within a generation of W what is no stays no: the component only grows, cuts are only added,
+// days are never changed, and windows hang on the cause and not on a clock. So if somebody has judged no at a moment, he had
+// seen that W did not list L then, and everybody who judges a later W of the generation judges no as well; and a
+// compare-and-set of W that was judged yes before, and is on its way yet, finds another W.
+//
+// Whatever may turn no into yes gives W another generation, or makes it no root: a release raises it, a split makes new roots
+// of higher ones. Who finds that announces the join anew, by a compare-and-set of L, so that a give-up by the older
+// announcement fails; and he has read what replaced W after he had read that announcement, so a commit by it, which is a
+// compare-and-set of a W of the older generation, either was done before he looked, when L is listed or was linked already,
+// or fails for ever, since generations never go back. One thing would break this yet: rules that differ between processes
+// while they work (limits are changed with all stitchers down).
 func (s *stitch) finish(ctx context.Context, l Node, vl *value) (refusal, error) {
 	for range maxAttempts {
 		r, vr, err := s.settled(ctx, vl.target) // before l, so this recursion ends
@@ -176,13 +212,24 @@ func (s *stitch) finish(ctx context.Context, l Node, vl *value) (refusal, error)
 		}
 		// Step 2, the commit point: L's members become W's. Where they are all listed it was done. L alone may be listed
 		// before: by a restored graph that has lost L's own link (see Restore.Roots).
+		if !vr.lists(&vl.group) && !vl.names(r, vr) {
+			if r, vr, err = s.current(ctx, vl.other()); err != nil {
+				return refusal{}, err
+			}
+			if !vr.lists(&vl.group) {
+				if vl, err = s.renew(ctx, l, vl, r, vr); err != nil || vl == nil {
+					return refusal{}, err
+				}
+				continue
+			}
+		}
 		if !vr.lists(&vl.group) {
 			if no := s.policy.judge(vr.side(), vl.side(), vl.terms()); no.refused() {
 				return no, s.giveUp(ctx, l, vl)
 			}
 			next := *vr
 			now := joined(vr.side(), vl.side(), vl.terms())
-			next.group, next.merges, next.cuts = now.group, now.merges, now.cuts
+			next.group, next.merges, next.incarnation, next.cuts = now.group, now.merges, now.generation, now.cuts
 			ok, err := s.swap(ctx, r, vr, next)
 			if err != nil {
 				return refusal{}, err
@@ -201,7 +248,9 @@ func (s *stitch) finish(ctx context.Context, l Node, vl *value) (refusal, error)
 		// Step 3: L's parent. If this is lost, somebody else completed it. What W has taken over leaves L; the days of
 		// several members stay, for merges of links below that are not published yet.
 		next := *vl
-		next.joining, next.trusted, next.linked, next.parent, next.link, next.target = false, false, true, r, r, Node{}
+		next.unannounce()
+		next.linked, next.parent, next.link = true, r, r
+		next.cause, next.evidence = vl.cause, vl.evidence
 		next.degrees, next.merges, next.cuts = nil, 0, nil
 		if next.size() == 1 {
 			next.days = nil
@@ -213,10 +262,61 @@ func (s *stitch) finish(ctx context.Context, l Node, vl *value) (refusal, error)
 	return refusal{}, fmt.Errorf("%w: node %s is still joining after %d attempts", ErrCorrupt, l, maxAttempts)
 }
 
+// names says whether a join was announced with this root in this generation.
+func (v *value) names(r Node, vr *value) bool { return v.target == r && v.named == vr.incarnation }
+
+// other is the identifier that a joining component joins. The root that was announced may have gone another way than it, if
+// they were split.
+func (v *value) other() Node {
+	for _, e := range v.evidence {
+		if !v.has(e.Node) {
+			return e.Node
+		}
+	}
+	return v.target
+}
+
+// current is settled, by a look at the root that begins now.
+func (s *stitch) current(ctx context.Context, n Node) (Node, *value, error) {
+	for range maxAttempts {
+		r, v, err := s.settled(ctx, n)
+		if err != nil {
+			return Node{}, nil, err
+		}
+		now, err := s.view.fresh(ctx, r)
+		if err != nil || now.revision == v.revision {
+			return r, now, err
+		}
+	}
+	return Node{}, nil, fmt.Errorf("%w: the root of %s is another one after %d attempts", ErrCorrupt, n, maxAttempts)
+}
+
+// renew announces the join of l anew, with a root as current found it; no value: somebody else has changed l.
+func (s *stitch) renew(ctx context.Context, l Node, vl *value, r Node, vr *value) (*value, error) {
+	if vl.names(r, vr) {
+		return vl, nil // what was read before was older
+	}
+	if ok, err := s.date(ctx, r, vr, vl, vl.cause); err != nil || !ok {
+		return vl, err
+	}
+	next := *vl
+	next.target, next.named = r, vr.incarnation
+	ok, err := s.swap(ctx, l, vl, next)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return s.view.values[l], nil
+}
+
+// unannounce takes out of v what only a join has.
+func (v *value) unannounce() {
+	v.joining, v.trusted, v.operator, v.target, v.named, v.cause, v.evidence = false, false, false, Node{}, 0, Cause{}, nil
+}
+
 // giveUp sets a joining node back to what it was. If this is lost, somebody else has done it.
 func (s *stitch) giveUp(ctx context.Context, l Node, vl *value) error {
 	next := *vl
-	next.joining, next.trusted, next.target, next.cause, next.evidence = false, false, Node{}, Cause{}, nil
+	next.unannounce()
 	_, err := s.swap(ctx, l, vl, next)
 	return err
 }
@@ -229,7 +329,10 @@ func (s *stitch) merge(ctx context.Context, loser Node) (*Merge, error) {
 		return nil, err
 	}
 	w, err := s.view.get(ctx, v.link)
-	if err == nil && !w.lists(&v.group) { // read before the link was made
+	if err == nil && !w.lists(&v.group) { // read before the link was made, or it is read behind a split that v was read before
+		if v, err = s.view.fresh(ctx, loser); err != nil || v.confirmed {
+			return nil, err
+		}
 		w, err = s.view.fresh(ctx, v.link)
 	}
 	if err != nil {
@@ -238,7 +341,7 @@ func (s *stitch) merge(ctx context.Context, loser Node) (*Merge, error) {
 	if !v.linked || !w.lists(&v.group) || !w.has(v.link) {
 		return nil, fmt.Errorf("%w: node %s does not list all of %s, which is linked under it", ErrCorrupt, v.link, loser)
 	}
-	m := &Merge{Loser: loser.String(), Winner: v.link.String(), Version: int64(w.size()), Cause: v.cause}
+	m := &Merge{Loser: loser.String(), Winner: v.link.String(), Version: version(w.incarnation, w.size()), Cause: v.cause}
 	m.Members, m.Days = make([]string, v.size()), make([]uint16, v.size())
 	for i := range m.Members {
 		n := v.member(i)

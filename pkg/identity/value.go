@@ -8,8 +8,12 @@ import (
 	"time"
 )
 
-// valueVersion is the first byte of every value that is written. Version 1 is read as well (value_v1.go).
-const valueVersion = 2
+// The first byte of a value that is written: what binaries of before splits know as well has version 2, so that a graph in
+// which nothing was ever undone is theirs, too. Version 1 is read as well (decodeVersion1).
+const (
+	plainVersion = 2
+	valueVersion = 3 // a byte of state follows the flags
+)
 
 // Flags of a value: its second byte.
 const (
@@ -31,7 +35,18 @@ const (
 	moreIncarnation = 1 << 3 // incarnation follows
 	moreShared      = 1 << 4 // shared follows
 	moreCuts        = 1 << 5 // cuts follow
-	moreKnown       = 1<<6 - 1
+	moreState       = 1 << 6 // a byte of state follows: version 3
+	moreKnown       = 1<<7 - 1
+)
+
+// Flags of a value's byte of state.
+const (
+	stateBlocked  = 1 << 0
+	stateOperator = 1 << 1
+	stateNamed    = 1 << 2 // named follows
+	stateParted   = 1 << 3 // origin follows
+	stateOrder    = 1 << 4 // order follows
+	stateKnown    = 1<<5 - 1
 )
 
 // nodeBytes is the length of a node in a value.
@@ -40,13 +55,15 @@ const nodeBytes = 16
 // value is what the store holds for a node. A node that was never linked has none: it is a root with itself
 // as its only member. Values are immutable once decoded or stored.
 //
-// Encoding, version 2: version byte, flags byte, second flags byte if there is one, revision (8 bytes). Linked: parent,
+// Encoding, versions 2 and 3: version byte, flags byte, second flags byte if there is one, then a byte of state in version 3,
+// revision (8 bytes). Linked: parent,
 // and link if it is another node (16 bytes each); joining: target (16 bytes). Joining, or linked and not confirmed: the
 // cause = source, message id, rule (each uvarint length and bytes), time (varint, ms), number of evidence (uvarint), each
 // type, value (as above), node (16 bytes). Unless alone: the number of members (uvarint) and the members, 16 bytes each,
 // ascending. One day of all members, or one each (2 bytes each), or none: all are 0. Then what the second flags say: a degree
 // of each member (1 byte), merges (uvarint), incarnation (uvarint), shared (three varints, ms, and a node), the number of
-// cuts (uvarint) and their two nodes each.
+// cuts (uvarint) and their two nodes each. Then what the state says: named (uvarint), origin (16 bytes), order: 1 if people
+// are forgotten, the number of parts (uvarint), their nodes, and the part of each member (uvarint).
 type value struct {
 	raw       []byte // as stored; nil: there is no value
 	revision  [8]byte
@@ -63,10 +80,37 @@ type value struct {
 
 	group // frozen once joining or linked
 
-	merges      int           // of the links that made this component, those whose loser was several identifiers already
-	incarnation uint64        // how often the node was taken out of a component; 0 until there are splits
+	merges int // of the links that made this component, those whose loser was several identifiers already
+	// incarnation is the generation: of a root, above that of whatever its members were split from, and raised by a release.
+	// A linked node keeps what it had; a parted one has that of its part.
+	incarnation uint64
 	shared      *sharedDevice // nil: not shared
 	cuts        []cut         // pairs that must not be one person, of which one is a member; ascending
+
+	blocked  bool   // the node counts for nobody
+	operator bool   // joining: an operator said so, and caps do not count
+	named    uint64 // joining: the generation of target, the root, when the join was judged
+	// parted: a split made the link. origin is the root that was split; the members are the node alone, with its day and its
+	// degree of then. No node links to a parted one: see stitch.walk.
+	parted bool
+	origin Node
+	order  *order // of a root that is being split: it is frozen
+}
+
+// order is what a root becomes whose component is split.
+type order struct {
+	forget bool   // nothing of the members is kept
+	into   []Node // the parts
+	part   []int  // of each member, in order
+}
+
+// partOf says which part a member belongs to.
+func (v *value) partOf(n Node) (Node, bool) {
+	i, ok := v.find(n)
+	if v.order == nil || !ok {
+		return Node{}, false
+	}
+	return v.order.into[v.order.part[i]], true
 }
 
 // sharedDevice is the state of a device that several people use: it joins nobody any more.
@@ -107,10 +151,16 @@ func (v *value) encode() []byte {
 	set(&more, moreIncarnation, v.incarnation > 0)
 	set(&more, moreShared, v.shared != nil)
 	set(&more, moreCuts, len(v.cuts) > 0)
+	state := v.state()
+	set(&more, moreState, state != 0)
 	set(&flags, flagMore, more != 0)
-	b = append(b, valueVersion, flags)
+	b = append(b, plainVersion, flags)
 	if more != 0 {
 		b = append(b, more)
+	}
+	if state != 0 {
+		b[0] = valueVersion
+		b = append(b, state)
 	}
 	b = append(b, v.revision[:]...)
 	if v.linked {
@@ -135,7 +185,7 @@ func (v *value) encode() []byte {
 	case day != 0:
 		b = binary.BigEndian.AppendUint16(b, day)
 	}
-	return v.appendMore(b, more)
+	return v.appendState(v.appendMore(b, more), state)
 }
 
 // caused says whether the value holds the cause of a join or a link.
@@ -207,6 +257,8 @@ func decode(n Node, raw []byte) (*value, error) {
 		err = fmt.Errorf("%w: it is linked to a later node", ErrCorrupt)
 	case v.joining && !v.target.Before(n):
 		err = fmt.Errorf("%w: it is joining a later node", ErrCorrupt)
+	case v.order != nil && slices.ContainsFunc(v.order.into, func(p Node) bool { return !p.Before(n) }):
+		err = fmt.Errorf("%w: a part is a later node", ErrCorrupt)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("value of node %s: %w", n, err)
@@ -223,19 +275,23 @@ func decodeValue(n Node, raw []byte) (*value, error) {
 		return nil, fmt.Errorf("%w: %d, known %d", ErrNewerVersion, raw[0], valueVersion)
 	case raw[0] == 1:
 		return decodeVersion1(raw)
-	case raw[0] != valueVersion:
+	case raw[0] != valueVersion && raw[0] != plainVersion:
 		return nil, fmt.Errorf("%w: version %d", ErrCorrupt, raw[0])
 	}
 	d := decoder{b: raw[1:]}
 	v := &value{raw: raw}
-	flags, more := d.take(1)[0], byte(0)
+	flags, more, state := d.take(1)[0], byte(0), byte(0)
 	if flags&flagMore != 0 {
 		more = d.take(1)[0]
 	}
+	if more&moreState != 0 {
+		state = d.take(1)[0]
+	}
 	v.linked, v.joining, v.confirmed, v.trusted = flags&flagLinked != 0, flags&flagJoining != 0, flags&flagConfirmed != 0, flags&flagTrusted != 0
 	if more&^moreKnown != 0 || flags&flagMore != 0 && more == 0 || v.linked && v.joining || v.confirmed && !v.linked ||
-		flags&flagApart != 0 && !v.linked || v.trusted && !v.joining || flags&flagOneDay != 0 && more&moreDays != 0 {
-		return nil, fmt.Errorf("%w: flags %#x %#x", ErrCorrupt, flags, more)
+		flags&flagApart != 0 && !v.linked || v.trusted && !v.joining || flags&flagOneDay != 0 && more&moreDays != 0 ||
+		(state != 0) != (more&moreState != 0) || (state != 0) != (raw[0] == valueVersion) || !v.setState(state) {
+		return nil, fmt.Errorf("%w: version %d, flags %#x %#x %#x", ErrCorrupt, raw[0], flags, more, state)
 	}
 	copy(v.revision[:], d.take(len(v.revision)))
 	if v.linked {
@@ -256,6 +312,7 @@ func decodeValue(n Node, raw []byte) (*value, error) {
 		return nil, err
 	}
 	v.decodeMore(&d, more)
+	v.decodeState(&d, state)
 	if d.bad || len(d.b) > 0 {
 		return nil, fmt.Errorf("%w: %d bytes cut short or with a rest", ErrCorrupt, len(raw))
 	}

@@ -18,9 +18,11 @@ func newView(loader Loader) *view { return &view{loader: loader, values: make(ma
 
 // loadPaths reads nodes and all on their ways to the roots, one Load per level of the graph.
 func (v *view) loadPaths(ctx context.Context, nodes []Node) error {
-	for level := v.missing(nodes); len(level) > 0; {
-		if err := v.load(ctx, level); err != nil {
-			return err
+	for level := nodes; len(level) > 0; {
+		if missing := v.missing(level); len(missing) > 0 {
+			if err := v.load(ctx, missing); err != nil {
+				return err
+			}
 		}
 		next := make([]Node, 0, len(level))
 		for _, n := range level {
@@ -31,9 +33,22 @@ func (v *view) loadPaths(ctx context.Context, nodes []Node) error {
 				next = append(next, x.target)
 			}
 		}
-		level = v.missing(next)
+		slices.SortFunc(next, Node.Compare)
+		level = slices.Compact(next)
 	}
 	return nil
+}
+
+// epochNode holds the graph's epoch, how often something was undone that caches may know, as its incarnation. It is no part,
+// whose nodes are hashes.
+var epochNode = Node{0: rankPart, 6: 0x80, 8: 0x80}
+
+// loadWithEpoch reads nodes, and the graph's epoch in the same round trip.
+func (v *view) loadWithEpoch(ctx context.Context, nodes []Node) (uint64, error) {
+	if err := v.load(ctx, append(v.missing(nodes), epochNode)); err != nil {
+		return 0, err
+	}
+	return v.values[epochNode].incarnation, nil
 }
 
 // missing sorts nodes, without repeats, and leaves out those already read.
@@ -84,15 +99,31 @@ func (v *view) fresh(ctx context.Context, n Node) (*value, error) {
 	return v.get(ctx, n)
 }
 
+// forget drops what was read of the way from n to its root.
+func (v *view) forget(n Node) {
+	for {
+		x, ok := v.values[n]
+		if !ok {
+			return
+		}
+		delete(v.values, n)
+		if !x.linked {
+			return
+		}
+		n = x.parent
+	}
+}
+
 // root follows what was read by loadPaths from n to its root. It is settled if all links on the way are
-// confirmed and compression has nothing to do.
+// confirmed, no split is met (see stitch.walk), and compression has nothing to do.
 func (v *view) root(n Node) (root Node, settled bool) {
 	settled = true
 	steps := 0
-	for x := v.values[n]; x.linked; x = v.values[n] {
-		settled = settled && x.confirmed
+	x := v.values[n]
+	for ; x.linked; x = v.values[n] {
+		settled = settled && x.confirmed && (steps == 0 || !x.parted)
 		n = x.parent
 		steps++
 	}
-	return n, settled && steps <= 1
+	return n, settled && steps <= 1 && x.order == nil
 }

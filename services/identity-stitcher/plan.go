@@ -236,6 +236,9 @@ func (p *planner) resolve(ctx context.Context, items []item) error {
 	for i := range items {
 		if items[i].drop == nil {
 			items[i].result, results = results[0], results[1:]
+			if it := &items[i]; it.result.Profile.IsZero() { // all its identifiers are blocked: it is a profile of its own
+				it.result.Profile = p.rules.EventIdentifier(it.event.Source, it.event.MessageID).Node
+			}
 		}
 	}
 	return nil
