@@ -166,8 +166,8 @@ type Parted struct {
 	Reason     string    `json:"reason"`
 }
 
-// Part is what a split has made: the value of records of kind part on identities.linked, key its node. A release writes it
-// anew.
+// Part is what a split has made: the value of records of kind part on identities.linked. A release writes it anew, with the
+// generation that Resolver.Release answers.
 type Part struct {
 	Command    string      `json:"command"`
 	Node       string      `json:"node"`
@@ -176,12 +176,20 @@ type Part struct {
 	Time       time.Time   `json:"time"` // of the command: what was due before it is over
 }
 
+// Key is the key of the part's record on identities.linked: not its node, under which its link will stand if it is merged.
+func (p *Part) Key() string { return p.Node + "+part" }
+
+// Key is the key of the state's record on identities.linked, which must not take the place of the node's link.
+func (s *NodeState) Key() string { return s.Node + "-" }
+
 // NodeState is what is said of one identifier: the value of records of kind state on identities.linked, whose key is the node
-// with a minus sign behind it, so that it does not take the place of the node's link.
+// with a minus sign behind it.
 type NodeState struct {
 	Node    string      `json:"node"`
 	Blocked bool        `json:"blocked,omitempty"` // it counts for nobody
 	Shared  *time.Time  `json:"shared,omitempty"`  // several people use the device, as was seen then
 	Cuts    [][2]string `json:"cuts,omitempty"`    // pairs with this node that must not be one person
-	Command string      `json:"command,omitempty"` // by which command; empty: by an event
+	// Generation is that of the node's component when cuts were taken away, as Resolver.Release answers it.
+	Generation uint64 `json:"generation,omitempty"`
+	Command    string `json:"command,omitempty"` // by which command; empty: by an event
 }
