@@ -102,5 +102,11 @@ func ParseNode(s string) (Node, error) {
 // IsPart says whether the node is a part that a split has made.
 func (n Node) IsPart() bool { return !n.IsZero() && n[0] == rankPart }
 
+// Waits says of a profile id that it is a part's: all that was before it will be told again.
+func Waits(id string) bool {
+	n, err := ParseNode(id)
+	return err == nil && n.IsPart()
+}
+
 // valid says whether the version and variant bits are those of a UUIDv8 (RFC 9562).
 func (n Node) valid() bool { return n[6]>>4 == 8 && n[8]>>6 == 2 }

@@ -19,6 +19,7 @@ const (
 	BecauseCondition = "condition" // the expression turned true or false
 	BecauseRemoved   = "removed"   // the audience is no longer in the file
 	BecauseMerged    = "merged"    // the profile id was merged into another, which has its own memberships
+	BecauseGone      = "gone"      // the profile id is of nobody any more: it was split, and its parts have their own, or erased
 )
 
 // AudienceChange is the value of a record on audiences.changed.
@@ -27,7 +28,7 @@ type AudienceChange struct {
 	Profile  string  `json:"profile"`
 	Change   string  `json:"change"` // Entered or Left
 	At       Time    `json:"at"`     // by the clock of the profile builder
-	Reason   string  `json:"reason"` // BecauseCondition, BecauseRemoved or BecauseMerged
+	Reason   string  `json:"reason"` // one of those above
 	Into     string  `json:"into,omitempty"`
 	Because  Because `json:"because,omitzero"`
 }
@@ -86,12 +87,16 @@ func (s *State) Settle(id string, as *Audiences, now time.Time) ([]AudienceChang
 	return changes, errs
 }
 
-// Leave returns the ends of all memberships of a profile that was merged into another. The state is not
-// changed.
+// Leave returns the ends of all memberships of a profile that was merged into another, or, with none, is gone. The state
+// is not changed.
 func (s *State) Leave(id, into string, now time.Time) []AudienceChange {
+	reason := BecauseMerged
+	if into == "" {
+		reason = BecauseGone
+	}
 	changes := make([]AudienceChange, 0, len(s.Audiences))
 	for _, name := range s.Audiences {
-		changes = append(changes, AudienceChange{Audience: name, Profile: id, Change: Left, At: Time{now}, Reason: BecauseMerged, Into: into})
+		changes = append(changes, AudienceChange{Audience: name, Profile: id, Change: Left, At: Time{now}, Reason: reason, Into: into})
 	}
 	return changes
 }

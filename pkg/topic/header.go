@@ -70,7 +70,7 @@ const (
 
 // HeaderRefold names the command of which a record of events.identified tells again what was before it: the record is for
 // the profile of its key alone, and nobody is told of it outside. HeaderOrigin beside it is where an event stands on
-// events.identified first.
+// events.identified first. On profiles.changed it stands on the first word about a part, and names the command that made it.
 const HeaderRefold = "weft-refold"
 
 // KindSuspend is, on identities.linked alone, a link that a cap of the governor has stopped.

@@ -5,7 +5,8 @@
 // guarantees that every event of events.identified is in exactly one profile once, whatever crashes or is
 // repeated and however people are merged meanwhile; that profiles.changed holds, per profile id, the
 // profile after its last change, one record per profile and batch, and a tombstone for an id that was
-// merged into another; that a membership is told when it begins and when it ends. It must not know how a
+// merged into another, split or erased; that a part of somebody who was split is told first when all that it was
+// before is in it; that a membership is told when it begins and when it ends. It must not know how a
 // person is recognised (identity-stitcher: here a profile id is a given) nor what is done about an audience.
 // What a profile is and how it is folded is package profile's; exactly-once is package keyed's.
 //
@@ -102,7 +103,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 		Stage: topic.StageBuilder, Input: topics.EventsIdentified(), Topics: topics,
 		// The API finds people by their identifiers' hashes: another key would find nobody.
 		Admit:        identity.Admit(deps.Store, keyed.DeploymentKey(topics), rules, stream.ErrStop),
-		BatchRecords: cfg.Builder.BatchRecords, StateVersion: profile.StateVersion,
+		BatchRecords: cfg.Builder.BatchRecords, StateVersion: profile.StateVersion, Waits: identity.Waits,
 	}, f, keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Metrics: deps.Metrics, Now: deps.Now})
 	if err != nil {
 		return nil, fmt.Errorf("profile-builder: %w", err)

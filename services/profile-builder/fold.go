@@ -18,7 +18,9 @@ import (
 // state is a profile's state and whether it changed since the last word was said about it.
 type state struct {
 	Profile profile.State
-	changed bool // since Settle; within one batch, never stored
+	// Since Settle, within one batch, never stored:
+	changed bool
+	command string // by which what was before the profile has been told again: the change is its doing
 }
 
 // AppendBinary appends the profile: its version is the state's.
@@ -54,9 +56,19 @@ var (
 	_ keyed.Freezer[state] = (*fold)(nil)
 )
 
-// Apply folds one event. Other kinds than events (merges never come here) are of no meaning to this version.
+// Apply folds one event. One that is told again is in the next word about the profile, and no reason for it: that is the
+// record behind the last of them. Other kinds (merges and splits never come here) are of no meaning to this version, and
+// what was decided of messages is nothing to a profile.
 func (f *fold) Apply(key string, s *state, r keyed.Record, _ time.Time) []keyed.Output {
-	if r.Kind != topic.KindEvent {
+	switch r.Kind {
+	case topic.KindEvent:
+	case topic.KindDecision:
+		return nil
+	case topic.KindRefolded:
+		s.changed = true
+		s.command, _ = topic.Get(r.Headers, topic.HeaderRefold)
+		return nil
+	default:
 		f.metrics.ignored.Inc()
 		f.log.Debug("record of another kind is ignored", zap.String("kind", string(r.Kind)), zap.String("profile", key))
 		return nil
@@ -72,7 +84,7 @@ func (f *fold) Apply(key string, s *state, r keyed.Record, _ time.Time) []keyed.
 		f.log.Debug("commerce part of an event is left out", zap.Error(err), zap.String("source", e.Source), zap.String("message_id", e.MessageID))
 	}
 	f.capped(key, s, was)
-	s.changed = true
+	s.changed = s.changed || !r.Refold
 	return nil
 }
 
@@ -119,11 +131,16 @@ func (f *fold) Settle(key string, s *state, now time.Time) []keyed.Output {
 	}
 	f.metrics.profiles.Inc()
 	b, err := s.Profile.Encode(key)
-	return append(f.output(nil, f.topics.ProfilesChanged(), key, b, err), f.memberships(key, changes)...)
+	outs := f.output(nil, f.topics.ProfilesChanged(), key, b, err)
+	if s.command != "" && err == nil {
+		outs[0].Headers = append(outs[0].Headers, topic.Header{Key: topic.HeaderRefold, Value: []byte(s.command)})
+		s.command = ""
+	}
+	return append(outs, f.memberships(key, changes)...)
 }
 
-// Freeze takes the profile of a merged key back and ends its memberships: the profile it is now part of
-// has its own.
+// Freeze takes the profile of a merged or split key back and ends its memberships: the profile it is now part of, or each
+// of its parts, has its own.
 func (f *fold) Freeze(key, into string, s *state, now time.Time) []keyed.Output {
 	if s.Profile.Events == 0 {
 		return nil

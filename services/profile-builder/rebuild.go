@@ -54,7 +54,7 @@ func newRebuild(cfg config.Config, deps Deps, from topic.Set) (*keyed.Stage, err
 	return keyed.NewFold(keyed.Options{
 		Stage: topic.StageBuilder, Input: topics.EventsIdentified(), Topics: topics,
 		Admit:        identity.Admit(deps.Store, keyed.DeploymentKey(topics), rules, stream.ErrStop),
-		BatchRecords: cfg.Builder.BatchRecords, StateVersion: profile.StateVersion,
+		BatchRecords: cfg.Builder.BatchRecords, StateVersion: profile.StateVersion, Waits: identity.Waits,
 	}, f, keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Metrics: deps.Metrics, Now: deps.Now})
 }
 

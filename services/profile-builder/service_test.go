@@ -57,7 +57,7 @@ func TestAShopperBecomesAPerson(t *testing.T) {
 	again := e.event(user, "m5", 5, ordered("o1", "600"))
 	e.send(again)
 	e.send(again) // a redelivery
-	e.send(e.record(user, "split", event.Meta{}, []byte(`{}`)))
+	e.send(e.record(user, "of a later version", event.Meta{}, []byte(`{}`)))
 	f = e.await(s, event.UserID, "u/1 ü", events(5))
 	require.Equal(t, []string{"big-spenders"}, f.Audiences)
 	require.Equal(t, map[string]string{"EUR": "600.0000"}, f.Revenue)
