@@ -137,7 +137,8 @@ func TestClosedSetsAreThoseOfTheCode(t *testing.T) {
 		enum(t, "identities.linked.schema.json", "$defs", "merge", "properties", "cause", "properties", "rule"))
 	require.ElementsMatch(t, constants(t, "../pkg/identity/policy.go", "Cap"),
 		enum(t, "identities.linked.schema.json", "$defs", "suspend", "properties", "cap"))
-	require.ElementsMatch(t, constants(t, "../pkg/identity/command.go", "Command"), enum(t, "identities.commands.schema.json", "properties", "kind"))
+	commands := slices.DeleteFunc(constants(t, "../pkg/identity/command.go", "Command"), func(s string) bool { return s == identity.CommandsKey })
+	require.ElementsMatch(t, commands, enum(t, "identities.commands.schema.json", "properties", "kind"))
 	stages := slices.DeleteFunc(constants(t, "../pkg/topic/topic.go", "Stage"), func(s string) bool { return s == topic.StageWriter })
 	require.ElementsMatch(t, stages, enum(t, "headers.schema.json", "properties", "weft-service"))
 
