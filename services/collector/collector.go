@@ -45,7 +45,7 @@ import (
 // Deps is what the collector stands on. All but Store, Listen and SpoolFile are required.
 type Deps struct {
 	Stream  *stream.Client
-	Store   *store.Client // nil: no spool
+	Store   *store.Client // nil: no spool, and each collector knows its own tokens of webhooks
 	Log     *zap.Logger
 	Metrics prometheus.Registerer
 	Now     func() time.Time
@@ -118,6 +118,9 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	}
 	if s.spool, err = openSpool(cfg, deps, s.registry); err != nil {
 		return nil, err
+	}
+	if deps.Store != nil {
+		s.intake.tokens = newTokens(deps.Store, set, deps.Log)
 	}
 	collected, rejected := throughSpool(s.spool, 0, s.collected, cfg.Collector), throughSpool(s.spool, 1, s.rejected, cfg.Collector)
 	if s.door, err = newDoor(cfg.Collector, s.intake, collected, rejected, m, deps.Log); err != nil {

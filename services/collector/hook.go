@@ -52,7 +52,7 @@ func newHooks(in *intake) (map[string]*hook, error) {
 		if err == nil {
 			in.know(src, nil) // repaired copies are events: what needs its provider's reader, 'weft rejected replay' has read
 			var r hooks.Hook
-			if r, err = newHook(s.Webhook); err != nil {
+			if r, err = newHook(s.Webhook, in.tokens.of(s.Name)); err != nil {
 				err = fmt.Errorf("source %s: webhook.%w", s.Name, err)
 			}
 			list[s.Name] = &hook{src, r}
@@ -65,13 +65,13 @@ func newHooks(in *intake) (map[string]*hook, error) {
 	return list, errors.Join(errs...)
 }
 
-func newHook(w config.SourceWebhook) (hooks.Hook, error) {
+func newHook(w config.SourceWebhook, memory hooks.Memory) (hooks.Hook, error) {
 	secrets, err := readSecrets(w.SecretFile)
 	if err != nil {
 		return nil, fmt.Errorf("secret_file: %w", err)
 	}
 	opt := hooks.Options{
-		Provider: w.Provider, Secrets: secrets, Tolerance: w.Tolerance, CustomerType: w.CustomerType,
+		Provider: w.Provider, Secrets: secrets, Tolerance: w.Tolerance, CustomerType: w.CustomerType, Memory: memory,
 		Generic: hooks.GenericOptions{
 			Header: w.Header, Algorithm: w.Algorithm, Encoding: w.Encoding, Prefix: w.Prefix, Signed: w.Signed,
 			TimestampHeader: w.TimestampHeader, IDHeader: w.IDHeader, EventNames: w.EventNames,
@@ -201,7 +201,7 @@ type HookReader struct{ reader hooks.Hook }
 
 // NewHookReader makes the reader of a source of kind webhook. The error names the field.
 func NewHookReader(s config.Source) (*HookReader, error) {
-	r, err := newHook(s.Webhook)
+	r, err := newHook(s.Webhook, nil)
 	if err != nil {
 		return nil, fmt.Errorf("source %s: webhook.%w", s.Name, err)
 	}

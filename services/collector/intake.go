@@ -47,6 +47,7 @@ type intake struct {
 	glimpse func(item []byte, fill event.Filling) *event.Event
 	proxies enrich.Proxies
 	clocks  *skew.Clocks
+	tokens  *tokens // of webhooks, that all collectors know; nil: each its own
 	// senders are the sources by name, filled while the collector is made: a repaired copy of a rejected event is its
 	// source's, whichever door it was rejected at.
 	senders map[string]sourceReader

@@ -82,6 +82,23 @@ type Hook interface {
 	Headers() []string
 }
 
+// Token is a one-time token and what has come under it, by their hashes.
+type Token struct {
+	Token, Content Hash
+	At             time.Time     // when it was signed, which the proof covers
+	Validity       time.Duration // how long from then on it proves something
+}
+
+// Memory is what several processes know together of one source's tokens.
+type Memory interface {
+	// Keep keeps a token, if there is room, and says what has come under it first, in any of them. After an error
+	// that is not known.
+	Keep(t Token) (content Hash, err error)
+}
+
+// ErrTokenUsed means that a token came before, with another event.
+var ErrTokenUsed = fmt.Errorf("%w: its token has come with another event before", ErrUnsigned)
+
 // Options say how the deliveries of one source are read.
 type Options struct {
 	Provider string
@@ -93,7 +110,9 @@ type Options struct {
 	// CustomerType is the identifier type of a shop's customer number: user_id, or one of its own. Empty: the
 	// provider's name and "_customer_id".
 	CustomerType string
-	Generic      GenericOptions
+	// Memory, of providers with one-time tokens: nil: each process knows its own.
+	Memory  Memory
+	Generic GenericOptions
 }
 
 // Tolerances of a signature's own time. Providers deliver again for hours after they got no 2xx (SendGrid for a
@@ -131,7 +150,7 @@ func New(opt Options) (Hook, error) {
 	case SendGrid:
 		return newSendGrid(opt)
 	case Mailgun:
-		return &mailgun{secrets: opt.Secrets, tolerance: opt.Tolerance, tokens: tokens{most: maxTokens}}, nil
+		return &mailgun{secrets: opt.Secrets, tolerance: opt.Tolerance, memory: opt.Memory, tokens: tokens{most: maxTokens}}, nil
 	case Generic:
 		return newGeneric(opt)
 	}

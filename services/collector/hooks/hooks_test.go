@@ -298,7 +298,7 @@ func TestMailgunTokenStandsForOneEvent(t *testing.T) {
 	require.NoError(t, verify(h, now, "a", delivered))
 	require.NoError(t, verify(h, now, "a", delivered), "sent again, as after a 503")
 	require.ErrorIs(t, verify(h, now, "a", forged), ErrUnsigned)
-	require.ErrorIs(t, verify(h, now, "a", forged), errTokenUsed)
+	require.ErrorIs(t, verify(h, now, "a", forged), ErrTokenUsed)
 	require.ErrorIs(t, verify(h, now.Add(-time.Hour), "a", forged), ErrUnsigned, "the same token of another time is no other")
 	require.NoError(t, verify(h, now, "a", delivered), "the right one still counts")
 	require.NoError(t, verify(h, now, "b", forged), "a token of its own")
@@ -308,13 +308,13 @@ func TestMailgunTokenStandsForOneEvent(t *testing.T) {
 func TestTokensAreBounded(t *testing.T) {
 	k := tokens{most: 10}
 	for i := range 1000 {
-		require.True(t, k.fits(strconv.Itoa(i), []byte("x"), now, time.Hour))
+		require.True(t, k.fits(hashed([]byte(strconv.Itoa(i))), hashed([]byte("x")), now, time.Hour))
 		require.LessOrEqual(t, len(k.young)+len(k.old), 20)
-		require.False(t, k.fits(strconv.Itoa(max(0, i-9)), []byte("y"), now, time.Hour), "the last ten are known")
+		require.False(t, k.fits(hashed([]byte(strconv.Itoa(max(0, i-9)))), hashed([]byte("y")), now, time.Hour), "the last ten are known")
 	}
-	require.False(t, k.fits("999", []byte("y"), now.Add(2*time.Hour), time.Hour), "its signature is good for an hour, and may be an hour ahead")
+	require.False(t, k.fits(hashed([]byte("999")), hashed([]byte("y")), now.Add(2*time.Hour), time.Hour), "its signature is good for an hour, and may be an hour ahead")
 	for late := 3 * time.Hour; late < 12*time.Hour; late += 3 * time.Hour {
-		require.True(t, k.fits(late.String(), []byte("x"), now.Add(late), time.Hour))
+		require.True(t, k.fits(hashed([]byte(late.String())), hashed([]byte("x")), now.Add(late), time.Hour))
 	}
 	require.LessOrEqual(t, len(k.young)+len(k.old), 2, "forgotten with the time")
 }

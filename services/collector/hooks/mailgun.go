@@ -3,7 +3,7 @@ package hooks
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,15 +17,13 @@ import (
 type mailgun struct {
 	secrets   [][]byte
 	tolerance time.Duration
-	tokens    tokens
+	memory    Memory // of all processes; nil: none
+	tokens    tokens // of this one
 }
 
 // maxSignature bounds the member "signature", the only one that is parsed before the sender is known: three short
 // texts, and the parent's.
 const maxSignature = 1 << 10
-
-// errTokenUsed means that a token came before, with another event.
-var errTokenUsed = fmt.Errorf("%w: its token has come with another event before", ErrUnsigned)
 
 // Verify takes the signature of the account, and that of a parent account where the domain is a subaccount's. Of the
 // rest of the body, which a stranger may have made, nothing is kept but where its members stand.
@@ -50,12 +48,27 @@ func (m *mailgun) Verify(d *Delivery) error {
 		if err != nil || !signed(sha256.New, m.secrets, mac, []byte(at), []byte(token)) {
 			continue
 		}
-		if !m.tokens.fits(token, body.Find("event-data").Raw, d.Received, m.tolerance) {
-			return errTokenUsed
+		seconds, err := strconv.ParseInt(at, 10, 64)
+		if err != nil {
+			return ErrUnsigned
 		}
-		return nil
+		return m.first(Token{hashed([]byte(token)), hashed(body.Find("event-data").Raw), time.Unix(seconds, 0), m.tolerance}, d.Received)
 	}
 	return ErrUnsigned
+}
+
+// first refuses a token that came with something else before. What others know comes first, so that whoever tries a used
+// token here does not make this process refuse the right one.
+func (m *mailgun) first(t Token, now time.Time) error {
+	if m.memory != nil {
+		if was, err := m.memory.Keep(t); err == nil && was != t.Content {
+			return ErrTokenUsed
+		}
+	}
+	if !m.tokens.fits(t.Token, t.Content, now, m.tolerance) {
+		return ErrTokenUsed
+	}
+	return nil
 }
 
 // Headers implements Hook: all is in the body.

@@ -17,29 +17,31 @@ type tokens struct {
 	most int
 
 	mu         sync.Mutex
-	young, old map[[hashBytes]byte][hashBytes]byte // token -> content, by their hashes
-	since      time.Time                           // of young
+	young, old map[Hash]Hash // token -> content, by their hashes
+	since      time.Time     // of young
 }
 
 // hashBytes is how much of a SHA-256 is kept: 128 bits, so that nobody finds two contents of one hash for a token that
 // he may use for 25 hours.
 const hashBytes = 16
 
-func hashed(b []byte) [hashBytes]byte {
+// Hash is that of a token or of a content.
+type Hash [hashBytes]byte
+
+func hashed(b []byte) Hash {
 	sum := sha256.Sum256(b)
-	return [hashBytes]byte(sum[:])
+	return Hash(sum[:hashBytes])
 }
 
-// fits says whether a token may stand for content: it is new, or came with the same, as it does when a provider sends
+// fits says whether a token may stand for a content, by their hashes: it is new, or came with the same, as it does when a provider sends
 // again. What is older than validity is refused by its time, and need not be known.
-func (t *tokens) fits(token string, content []byte, now time.Time, validity time.Duration) bool {
-	key, value := hashed([]byte(token)), hashed(content)
+func (t *tokens) fits(key, value Hash, now time.Time, validity time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.young) >= t.most || now.Sub(t.since) > 2*validity { // a signature's time may be as far ahead as behind
-		t.old, t.young, t.since = t.young, make(map[[hashBytes]byte][hashBytes]byte), now
+		t.old, t.young, t.since = t.young, make(map[Hash]Hash), now
 	}
-	for _, half := range []map[[hashBytes]byte][hashBytes]byte{t.young, t.old} {
+	for _, half := range []map[Hash]Hash{t.young, t.old} {
 		if was, ok := half[key]; ok {
 			return was == value
 		}
