@@ -270,7 +270,7 @@ func TestPoisonIsRejected(t *testing.T) {
 	_, _ = e.start()
 	m := event.Meta{Source: "web", Brand: "main", MessageID: "x", ReceivedAt: e.now()}
 	e.record("ada", topic.KindEvent, m, `{"type":`)
-	e.record("ada", topic.KindSplit, m, `{}`)
+	e.record("ada", "of a later version", m, `{}`)
 	e.produce(e.topics.ActivationsRequested(), stream.Record{Key: []byte("ada"), Value: []byte(`{"id":""}`)})
 	require.Eventually(t, func() bool { return len(e.read(e.topics.EventsRejected())) == 2 }, waitAtMost, look)
 	services := map[string]string{}
