@@ -11,29 +11,38 @@ import (
 )
 
 // currentSQL is whose a node is today; no row if it was never moved.
-const currentSQL = `SELECT argMax(person, (incarnation, version)) AS person FROM ${database}.identity_moves
+const currentSQL = `SELECT argMax(person, version) AS person FROM ${database}.identity_moves
 WHERE node = toUUID('%s') GROUP BY node`
 
 // membersSQL is the nodes of a person today, itself included.
 const membersSQL = `SELECT node FROM ${database}.identity_moves
 WHERE node IN (SELECT node FROM ${database}.identity_moves WHERE person = toUUID('%[1]s'))
-GROUP BY node HAVING argMax(person, (incarnation, version)) = toUUID('%[1]s')
-UNION ALL SELECT toUUID('%[1]s')`
+GROUP BY node HAVING argMax(person, version) = toUUID('%[1]s')
+UNION DISTINCT SELECT toUUID('%[1]s')`
 
-// linksSQL reads the evidence of the merges that made a person: each piece of each merge once, however often that was
-// published, with when that was first known.
+// losersSQL is the losers of all merges and splits that have to do with a person: those of its members, and those whose
+// evidence names one. After a split these differ.
+const losersSQL = `%[1]s
+UNION ALL SELECT loser FROM ${database}.identities WHERE node IN (%[1]s)`
+
+// linksSQL reads the evidence of the merges and splits that have to do with a person: each piece of each once, however
+// often that was published, with when that was first known.
 const linksSQL = `SELECT i.loser AS loser, i.winner AS winner, i.n AS n, any(i.type) AS type, any(i.value) AS value, any(i.node) AS node,
     any(i.rule) AS rule, i.cause AS cause, any(i.message_id) AS message_id, min(i.time) AS time, max(i.members) AS members,
-    any(m.known_from) AS known_from
+    any(m.known_from) AS known_from, any(if(i.rule = 'operator', c.actor, i.actor)) AS actor, any(if(i.rule = 'operator', c.reason, i.reason)) AS reason
 FROM ${database}.identities AS i
 LEFT JOIN
 (
     SELECT node, person, min(known_from) AS known_from FROM ${database}.identity_moves
     WHERE node IN (%[1]s) GROUP BY node, person
 ) AS m ON i.loser = m.node AND i.winner = m.person
+LEFT JOIN
+(
+    SELECT command, argMax(actor, offset) AS actor, argMax(reason, offset) AS reason FROM ${database}.identity_commands GROUP BY command
+) AS c ON i.message_id = c.command
 WHERE i.loser IN (%[1]s)
 GROUP BY loser, winner, cause, n
-ORDER BY time, loser, n`
+ORDER BY time, loser, cause, n`
 
 // causesSQL finds the stored events that made a person's links.
 const causesSQL = `SELECT message_id, received_at, brand, source, type, name, topic, partition, offset FROM ${database}.events
@@ -43,10 +52,10 @@ WHERE message_id IN (SELECT message_id FROM ${database}.identities WHERE loser I
 // profileEventsSQL counts a person's events under the profile ids that they were stored with.
 const profileEventsSQL = `SELECT profile_id, count() AS events, min(received_at) AS first, max(received_at) AS last,
     anyLastIf(user_id, user_id != '') AS user_id, anyLastIf(anonymous_id, anonymous_id != '') AS anonymous_id
-FROM ${database}.events WHERE profile_id IN (%s)
+FROM ${database}.events WHERE %s
 GROUP BY profile_id ORDER BY profile_id`
 
-// LinkRow is one piece of evidence of a merge.
+// LinkRow is one piece of evidence of a merge, or a member of a split person with its part.
 type LinkRow struct {
 	Loser     uuid.UUID `ch:"loser"`
 	Winner    uuid.UUID `ch:"winner"`
@@ -60,6 +69,8 @@ type LinkRow struct {
 	Time      time.Time `ch:"time"`
 	Members   uint32    `ch:"members"`    // of the loser
 	KnownFrom time.Time `ch:"known_from"` // 1970: stored before that was kept
+	Actor     string    `ch:"actor"`      // who said so: of a split, and of a link by an operator
+	Reason    string    `ch:"reason"`
 }
 
 // CauseRow is a stored event that made a link.
@@ -114,10 +125,11 @@ func (c *Client) PersonMembers(ctx context.Context, person uuid.UUID) ([]uuid.UU
 	return out, nil
 }
 
-// PersonLinks is the evidence of the merges that made a person, by time.
+// PersonLinks is the evidence of the merges and splits that have to do with a person, by time. After a split some are not
+// between two of its members.
 func (c *Client) PersonLinks(ctx context.Context, person uuid.UUID) ([]LinkRow, error) {
 	var rows []LinkRow
-	if err := c.ask(ctx, &rows, fmt.Sprintf(linksSQL, membersOf(person))); err != nil {
+	if err := c.ask(ctx, &rows, fmt.Sprintf(linksSQL, losersOf(person))); err != nil {
 		return nil, fmt.Errorf("list a person's links: %w", err)
 	}
 	return rows, nil
@@ -126,7 +138,7 @@ func (c *Client) PersonLinks(ctx context.Context, person uuid.UUID) ([]LinkRow, 
 // PersonCauses is the stored events that made a person's links. Others of the same message ids may be among them.
 func (c *Client) PersonCauses(ctx context.Context, person uuid.UUID) ([]CauseRow, error) {
 	var rows []CauseRow
-	if err := c.ask(ctx, &rows, fmt.Sprintf(causesSQL, membersOf(person))); err != nil {
+	if err := c.ask(ctx, &rows, fmt.Sprintf(causesSQL, losersOf(person))); err != nil {
 		return nil, fmt.Errorf("find the events of a person's links: %w", err)
 	}
 	return rows, nil
@@ -135,13 +147,15 @@ func (c *Client) PersonCauses(ctx context.Context, person uuid.UUID) ([]CauseRow
 // PersonEvents counts a person's events by the profile id that each is stored with.
 func (c *Client) PersonEvents(ctx context.Context, person uuid.UUID) ([]ProfileEventsRow, error) {
 	var rows []ProfileEventsRow
-	if err := c.ask(ctx, &rows, fmt.Sprintf(profileEventsSQL, membersOf(person))); err != nil {
+	if err := c.ask(ctx, &rows, fmt.Sprintf(profileEventsSQL, eventsOf(membersOf(person)))); err != nil {
 		return nil, fmt.Errorf("count a person's events: %w", err)
 	}
 	return rows, nil
 }
 
 func membersOf(person uuid.UUID) string { return fmt.Sprintf(membersSQL, person) }
+
+func losersOf(person uuid.UUID) string { return fmt.Sprintf(losersSQL, membersOf(person)) }
 
 // ErrNoSchema means that journey-writer has not made the tables yet.
 var ErrNoSchema = errors.New("the tables are not there yet: journey-writer makes them at its first start")

@@ -187,7 +187,7 @@ func concurrentDDL(err error) bool {
 	return ok && (code == 60 || code == 57) // UNKNOWN_TABLE, TABLE_ALREADY_EXISTS
 }
 
-// repairPersons replaces the dictionary if it cannot load: the password it was made with may have changed,
+// repairPersons replaces the dictionaries if one cannot load: the password they were made with may have changed,
 // which no checksum of a file shows.
 func (c *Client) repairPersons(ctx context.Context, all []migration) error {
 	i := slices.IndexFunc(all, func(m migration) bool { return strings.Contains(m.text, "DICTIONARY ${database}.person") })

@@ -143,8 +143,8 @@ func TestSQLSnapshots(t *testing.T) {
 		Profiles().InsertSQL(), AudienceChanges().InsertSQL(), Messages().InsertSQL(), Receipts().InsertSQL(),
 		EventParts().InsertSQL(), MessageParts().InsertSQL(), Suspensions().InsertSQL(), Commands().InsertSQL(),
 		balanceSQL, rejectionsSQL, doublesSQL(), highestSQL(offsetTables), fmt.Sprintf(storedSQL, TableEvents), ledgerSQL,
-		fmt.Sprintf(currentSQL, uuid.Max), fmt.Sprintf(linksSQL, membersOf(uuid.Max)), fmt.Sprintf(causesSQL, membersOf(uuid.Max)),
-		fmt.Sprintf(profileEventsSQL, membersOf(uuid.Max)),
+		fmt.Sprintf(currentSQL, uuid.Max), fmt.Sprintf(linksSQL, losersOf(uuid.Max)), fmt.Sprintf(causesSQL, losersOf(uuid.Max)),
+		fmt.Sprintf(profileEventsSQL, eventsOf(membersOf(uuid.Max))), MessagesOf([]uuid.UUID{uuid.Max}),
 	} {
 		fmt.Fprintf(&b, "%s;\n\n", sql)
 	}

@@ -199,8 +199,8 @@ func TestASplitIsANewIncarnation(t *testing.T) {
 	h.moves(b, merge{loser: 3, winner: 2, members: []int{3}, version: 2, valid: 0, known: 0}, 0)
 	h.moves(b, merge{loser: 2, winner: 1, members: []int{2, 3}, version: 4, valid: 10, known: 10}, 0)
 	// At 50 it is known that 3 never was 2, and at 60 that it has been 9 since minute 5.
-	b.Add(&Move{Origin: h.origin(), Node: id(3), Incarnation: 1, Version: 0, Person: id(3), KnownFrom: h.at(50)})
-	b.Add(&Move{Origin: h.origin(), Node: id(3), Incarnation: 1, Version: 2, Person: id(0), ValidFrom: h.at(5), KnownFrom: h.at(60)})
+	b.Add(&Move{Origin: h.origin(), Node: id(3), Incarnation: 1, Version: 1 << 32, Person: id(3), KnownFrom: h.at(50)})
+	b.Add(&Move{Origin: h.origin(), Node: id(3), Version: 1<<32 | 2, Person: id(0), ValidFrom: h.at(5), KnownFrom: h.at(60)})
 	require.NoError(t, h.Insert(t.Context(), b, token("x"), time.Now))
 	who := func(at, known int) string {
 		got := h.people(fmt.Sprintf("SELECT node, person_id FROM ${database}.identity_at(at = '%s', known = '%s')", h.text(at), h.text(known)))

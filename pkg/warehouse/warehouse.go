@@ -131,10 +131,18 @@ func (c *Client) Select(ctx context.Context, dest any, sql string, args ...any) 
 	return nil
 }
 
-// ReloadPersons makes the dictionary "person", and with it every view, see the redirects inserted so far.
+// personDictionaries say whose a row is today.
+var personDictionaries = []string{"person", "part_of_event", "part_of_message"}
+
+// ReloadPersons makes these dictionaries, and with them every view, see the redirects and parts inserted so far.
 // Only rows inserted since the last load are read.
 func (c *Client) ReloadPersons(ctx context.Context) error {
-	return c.Exec(ctx, "SYSTEM RELOAD DICTIONARY ${database}.person")
+	for _, name := range personDictionaries {
+		if err := c.Exec(ctx, "SYSTEM RELOAD DICTIONARY ${database}."+name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fill puts the database's name into a statement.

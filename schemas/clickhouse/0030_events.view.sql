@@ -1,11 +1,11 @@
 -- Views run with the rights of who made them (SQL SECURITY DEFINER), so that an analyst needs no right on
 -- the tables; personal columns are left out. None needs FINAL.
 
--- events_by_person: every event under today's person.
+-- events_by_person: every event under today's person: that of its profile id, or of the part that it went to in a split.
 CREATE OR REPLACE VIEW ${database}.events_by_person
 DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT
-    dictGetOrDefault('${database}.person', 'current', tuple(profile_id), profile_id) AS person_id,
+    dictGetOrDefault('${database}.person', 'current', tuple(dictGetOrDefault('${database}.part_of_event', 'person', bitXor(cityHash64(topic), bitShiftLeft(toUInt64(partition), 48) + offset), profile_id) AS owner), owner) AS person_id,
     brand, source, type, name, action, profile_id, user_id, anonymous_id, group_id, message_id,
     time, time_clamped, original_timestamp, sent_at, received_at, inserted_at, trusted, historical,
     order_id, checkout_id, cart_id, product_id, category, price, quantity, value, revenue, total, currency,

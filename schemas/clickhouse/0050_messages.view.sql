@@ -2,7 +2,7 @@
 CREATE OR REPLACE VIEW ${database}.messages
 DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT
-    dictGetOrDefault('${database}.person', 'current', tuple(profile_id), profile_id) AS person_id,
+    dictGetOrDefault('${database}.person', 'current', tuple(dictGetOrDefault('${database}.part_of_message', 'person', tuple(receipt), profile_id) AS owner), owner) AS person_id,
     brand, journey, version, channel, outcome, reason, receipt, message, profile_id,
     cart_id, cart_value, currency, cart_items, armed_at, due_at, settled_at, topic, partition, offset
 FROM ${database}.receipts;

@@ -312,7 +312,7 @@ func (p *planner) outputs(items []item) ([]keyed.Output, error) {
 			outs = append(outs, pair[:]...)
 		}
 		for j := range it.result.Suspended {
-			out, err := p.suspension(&it.result.Suspended[j])
+			out, err := p.suspension(&it.result.Suspended[j], it.event.Meta)
 			if err != nil {
 				return nil, err
 			}
@@ -370,15 +370,20 @@ func (p *planner) headers(it *item) []topic.Header {
 const otherTypes = "other"
 
 // suspension is a link that a cap has stopped, for whoever releases or rejects it.
-func (p *planner) suspension(s *identity.Suspension) (keyed.Output, error) {
+func (p *planner) suspension(s *identity.Suspension, m event.Meta) (keyed.Output, error) {
 	p.metrics.suspended.WithLabelValues(string(s.Cap)).Inc()
 	value, err := s.Encode()
 	if err != nil {
 		return keyed.Output{}, err
 	}
-	return keyed.Output{
-		Topic: p.topics.IdentitiesLinked(), Key: s.Key(), Value: value, Headers: causeHeaders(topic.KindSuspend, s.Cause),
-	}, nil
+	hs := causeHeaders(topic.KindSuspend, s.Cause)
+	if m.Source != "" {
+		hs = append(hs, topic.Header{Key: topic.HeaderSource, Value: []byte(m.Source)})
+	}
+	if m.Brand != "" {
+		hs = append(hs, topic.Header{Key: topic.HeaderBrand, Value: []byte(m.Brand)})
+	}
+	return keyed.Output{Topic: p.topics.IdentitiesLinked(), Key: s.Key(), Value: value, Headers: hs}, nil
 }
 
 // causeHeaders are those of a record that a cause has brought about.

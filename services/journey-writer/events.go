@@ -16,12 +16,14 @@ import (
 	"github.com/weft-cdp/weft/pkg/warehouse"
 )
 
-// eventRows reads events.identified: events, and merges.
+// eventRows reads events.identified: events, merges, and what splits tell again.
 type eventRows struct {
 	events     adder[warehouse.Event]
 	identities adder[warehouse.Identity]
 	redirects  adder[warehouse.Redirect]
 	moves      adder[warehouse.Move]
+	parts      adder[warehouse.EventPart]
+	messages   adder[warehouse.MessagePart]
 
 	// What a row is made with, to be used again for the next: anything else would be garbage after each.
 	reader  event.Reader
@@ -35,9 +37,24 @@ func (t *eventRows) read(r *stream.Record, m event.Meta) error {
 	kind, _ := topic.View(r.Headers, topic.HeaderKind)
 	switch topic.Kind(kind) {
 	case "", topic.KindEvent:
+		if command, again := topic.View(r.Headers, topic.HeaderRefold); again {
+			return t.readToldAgain(r, m, command)
+		}
 		return t.readEvent(r, m)
 	case topic.KindMerge:
 		return t.readMerge(r, m)
+	case topic.KindSplit:
+		return t.readParted(r, m)
+	case topic.KindDecision:
+		return t.readDecision(r, m)
+	case topic.KindErase:
+		// Nothing is left to say of it: who carries the erasure out deletes the rows.
+		if _, err := parseParted(r.Value); err != nil {
+			return &poison{reasonSplit, err}
+		}
+		return nil
+	case topic.KindRefolded:
+		return t.readRefolded(r)
 	}
 	return &poison{reasonKind, fmt.Errorf("header %s: %.40q is not known to this version", topic.HeaderKind, kind)}
 }

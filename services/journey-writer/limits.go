@@ -115,6 +115,7 @@ const (
 	kindAudiences
 	kindRequested
 	kindSettled
+	kindLinked
 )
 
 // inputs is every topic that is written. events.collected is not: what becomes of its records is on
@@ -126,12 +127,13 @@ func inputs(cfg config.Config, t topic.Set) []input {
 		rejecting = append(rejecting, inletStage(s.Kafka.Topic))
 	}
 	return []input{
-		{t.EventsIdentified(), []string{topic.StageStitcher}, kindEvents},
+		{t.EventsIdentified(), []string{topic.StageStitcher, topic.StageCommands}, kindEvents},
 		{t.EventsRejected(), rejecting, kindRejected},
 		{t.ProfilesChanged(), []string{topic.StageBuilder}, kindProfiles},
 		{t.AudiencesChanged(), []string{topic.StageBuilder}, kindAudiences},
 		{t.ActivationsRequested(), []string{topic.StageDecide}, kindRequested},
 		{t.ActivationsSettled(), []string{topic.StageDecide, topic.StageDeliver}, kindSettled},
+		{t.IdentitiesLinked(), []string{topic.StageStitcher, topic.StageCommands}, kindLinked},
 	}
 }
 

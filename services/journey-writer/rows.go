@@ -21,6 +21,7 @@ const (
 	reasonKey     = "invalid_profile_id"
 	reasonKind    = "unknown_kind"
 	reasonMerge   = "invalid_merge"
+	reasonSplit   = "invalid_split"
 	reasonRecord  = "invalid_record"
 	reasonPanic   = "record_panic" // making its rows panicked: a defect
 )
@@ -181,10 +182,14 @@ func rowsOf(k kind) *tableRows {
 	switch k {
 	case kindEvents:
 		events, identities, redirects, moves := warehouse.Events().NewBlock(), warehouse.Identities().NewBlock(), warehouse.Redirects().NewBlock(), warehouse.Moves().NewBlock()
-		f := &eventRows{events: events, identities: identities, redirects: redirects, moves: moves}
+		parts, messages := warehouse.EventParts().NewBlock(), warehouse.MessageParts().NewBlock()
+		f := &eventRows{}
+		t.renew = func() {
+			*f = eventRows{events: events, identities: identities, redirects: redirects, moves: moves, parts: parts, messages: messages}
+		}
+		t.renew()
 		// The redirects last: they have the persons loaded anew, and whoever sees today's person can then ask why.
-		t.read, t.tables = f.read, []table{events, identities, moves, redirects}
-		t.renew = func() { *f = eventRows{events: events, identities: identities, redirects: redirects, moves: moves} }
+		t.read, t.tables = f.read, []table{events, identities, moves, messages, parts, redirects}
 	case kindRejected:
 		// Such headers may be why the record was rejected: the stage's reason and origin must not be lost over them.
 		t.read, t.lenient = func(r *stream.Record, m event.Meta) error { return readRejected(rejected, r, m) }, true
@@ -200,6 +205,10 @@ func rowsOf(k kind) *tableRows {
 	case kindSettled:
 		b := warehouse.Receipts().NewBlock()
 		t.read, t.tables = func(r *stream.Record, _ event.Meta) error { return readReceipt(b, r) }, []table{b}
+	case kindLinked:
+		suspensions, commands := warehouse.Suspensions().NewBlock(), warehouse.Commands().NewBlock()
+		f := &linkRows{suspensions: suspensions, commands: commands}
+		t.read, t.tables = f.read, []table{suspensions, commands}
 	}
 	t.tables = append(t.tables, rejected)
 	return t

@@ -172,7 +172,7 @@ func TestPoisonBecomesARejectedRow(t *testing.T) {
 		"no JSON":        {kindEvents, record(person, `{"type":`), event.InvalidJSON},
 		"no UUID":        {kindEvents, record("x", `{"type":"page"}`), reasonKey},
 		"no key":         {kindEvents, record("", `{"type":"page"}`), reasonKey},
-		"kind":           {kindEvents, record(person, `{}`, header(topic.HeaderKind, "split")), reasonKind},
+		"kind":           {kindEvents, record(person, `{}`, header(topic.HeaderKind, "marriage")), reasonKind},
 		"merge":          {kindEvents, record(person, `{}`, header(topic.HeaderKind, "merge")), reasonMerge},
 		"header":         {kindEvents, record(person, `{"type":"page"}`, header(topic.HeaderReceivedAt, "yesterday")), reasonHeaders},
 		"no profile":     {kindProfiles, record(person, `[]`), reasonRecord},

@@ -164,19 +164,35 @@ func TestEveryTopicReachesItsTable(t *testing.T) {
 	put(set.AudiencesChanged(), a, `{"audience":"vip","change":"entered","at":"2026-01-01T00:00:00.000Z"}`)
 	put(set.ActivationsRequested(), a, `{"id":"m","receipt":"r","channel":"email","decidedAt":1767225600000}`)
 	put(set.ActivationsSettled(), a, `{"receipt":"r","outcome":"delivered","reason":"sent","brand":"main","settledAt":1767225600000}`)
+	// The event of b was of another person, part c, as a split says: it is told again, and no row more.
+	const c = "00000000-0000-8000-8000-000000000003"
+	put(set.EventsIdentified(), b, fmt.Sprintf(`{"command":"c1","node":%q,"into":%q,"person":%q,"generation":1,"time":"2026-01-02T00:00:00Z","actor":"ann","reason":"twins"}`, b, c, a), header(topic.HeaderKind, "split"))
+	var offset warehouse.Result
+	require.Eventually(t, func() bool {
+		var err error
+		offset, err = s.warehouse.Query(t.Context(), "SELECT concat(topic, ':', toString(partition), ':', toString(offset)) FROM ${database}.events WHERE profile_id = '"+b+"'")
+		return err == nil && len(offset.Rows) == 1
+	}, patience, 20*time.Millisecond)
+	put(set.EventsIdentified(), c, `{"type":"page"}`, header(topic.HeaderReceivedAt, "1767225600000"), header(topic.HeaderRefold, "c1"), header(topic.HeaderOrigin, offset.Rows[0][0]))
+	put(set.EventsIdentified(), c, `{"command":"c1","node":"`+c+`","generation":1,"cuts":[]}`, header(topic.HeaderRefold, "c1"), header(topic.HeaderKind, "refolded"))
+	put(set.IdentitiesLinked(), "c1", `{"id":"c1","kind":"release","split":"c0","actor":"ann","reason":"r","at":"2026-01-01T00:00:00Z","outcome":"done"}`, header(topic.HeaderKind, "command"))
 	s.await("SELECT count() FROM ${database}.events", n+1)
 	s.await("SELECT count() FROM ${database}.events_rejected", 2)
-	s.await("SELECT count() FROM ${database}.identities", 1)
-	s.await("SELECT count() FROM ${database}.profile_redirects", 1)
-	s.await("SELECT count() FROM ${database}.identity_moves WHERE valid_from = '2026-01-01' AND known_from > now() - 3600", 1)
+	s.await("SELECT count() FROM ${database}.identities", 2)
+	s.await("SELECT count() FROM ${database}.event_parts", 1)
+	s.await("SELECT count() FROM ${database}.identity_commands", 1)
+	s.await("SELECT count() FROM ${database}.splits WHERE part = '"+c+"'", 1)
+	s.await("SELECT count() FROM ${database}.profile_redirects FINAL", 1)
+	s.await("SELECT count() FROM ${database}.identity_moves WHERE incarnation = 0 AND valid_from = '2026-01-01' AND known_from > now() - 3600", 1)
 	s.await("SELECT count() FROM ${database}.profiles", 2)
 	s.await("SELECT count() FROM ${database}.people", 1)
 	s.await("SELECT count() FROM ${database}.audience_members", 1)
 	s.await("SELECT count() FROM ${database}.messages_requested", 1)
 	s.await("SELECT count() FROM ${database}.messages", 1)
-	// The merge is seen at query time, without anybody reloading anything by hand.
-	s.await("SELECT count() FROM ${database}.events_by_person WHERE profile_id = '"+b+"' AND person_id = '"+a+"'", 1)
-	s.await("SELECT count() FROM ${database}.person_timeline(person = '"+a+"')", 5)
+	// The merge, and the split, are seen at query time, without anybody reloading anything by hand.
+	s.await("SELECT count() FROM ${database}.events_by_person WHERE profile_id = '"+b+"' AND person_id = '"+c+"'", 1)
+	s.await("SELECT count() FROM ${database}.person_timeline(person = '"+a+"')", 3)
+	s.await("SELECT count() FROM ${database}.person_timeline(person = '"+b+"')", 3)
 	require.Eventually(t, func() bool { return svc.Ready() == nil }, patience, 10*time.Millisecond)
 	require.NoError(t, stop())
 	require.Error(t, svc.Ready())

@@ -41,7 +41,7 @@ type Warehouse interface {
 	Migrate(ctx context.Context, files fs.FS, log *zap.Logger) error
 	// HighestOffset is the highest offset of a partition that one of the tables holds a row of.
 	HighestOffset(ctx context.Context, topicName string, partition int, tables ...string) (int64, bool, error)
-	// ReloadPersons makes views see the redirects inserted so far.
+	// ReloadPersons makes views see the redirects and parts inserted so far.
 	ReloadPersons(ctx context.Context) error
 }
 
@@ -64,7 +64,7 @@ type Service struct {
 	metrics *metrics
 	memory  openBytes
 	pools   map[kind]*pool
-	reload  chan struct{} // redirects were stored: today's persons have changed
+	reload  chan struct{} // redirects or parts were stored: today's persons have changed
 
 	mu       sync.Mutex
 	migrated bool
@@ -232,13 +232,14 @@ func (s *Service) own(ctx context.Context, in input, cl *stream.Claim) error {
 	return o.run(ctx, cl.Offset, cl.Metadata)
 }
 
-// stored counts rows, and has the persons loaded anew when some were merged.
+// stored counts rows, and has the persons loaded anew when some were merged or split.
 func (s *Service) stored(t table) {
 	if t.Rows() == 0 {
 		return
 	}
 	s.metrics.rows.WithLabelValues(t.Table()).Add(float64(t.Rows()))
-	if t.Table() == warehouse.TableRedirects {
+	switch t.Table() {
+	case warehouse.TableRedirects, warehouse.TableEventParts, warehouse.TableMessageParts:
 		select {
 		case s.reload <- struct{}{}:
 		default:
@@ -246,7 +247,7 @@ func (s *Service) stored(t table) {
 	}
 }
 
-// reloadPersons loads the dictionary of persons whenever redirects were stored, at most once per
+// reloadPersons loads the dictionaries of persons whenever redirects or parts were stored, at most once per
 // reloadSpacing. A ClickHouse server does so by itself every five seconds; libchdb never does.
 func (s *Service) reloadPersons(ctx context.Context) {
 	for {

@@ -58,7 +58,7 @@ type world struct {
 }
 
 // simTables is the tables that the records of the log go to.
-var simTables = []string{warehouse.TableEvents, warehouse.TableIdentities, warehouse.TableMoves, warehouse.TableRedirects, warehouse.TableRejected}
+var simTables = []string{warehouse.TableEvents, warehouse.TableIdentities, warehouse.TableMoves, warehouse.TableRedirects, warehouse.TableRejected, warehouse.TableEventParts}
 
 // The persons of merges: the winner comes before the loser.
 const simWinner, simLoser = "00000000-0000-8000-8000-000000000001", "30000000-0000-8000-8000-000000000002"
@@ -67,13 +67,16 @@ const simWinner, simLoser = "00000000-0000-8000-8000-000000000001", "30000000-00
 const simMerge = `{"loser":"` + simLoser + `","winner":"` + simWinner + `","members":["` + simLoser + `"],"version":2,
 	"cause":{"source":"x","messageId":"m","rule":"alias","time":"2026-01-01T00:00:00.000Z"},"evidence":[]}`
 
-// simRecord is record n of its source: an event, a merge, or one that nobody can read.
+// simRecord is record n of its source: an event, a merge, an event that a split tells again, or one that nobody can read.
 func simRecord(n int64, hs ...topic.Header) stream.Record {
 	at := time.Date(2026, time.Month(1+n%2), 1, 0, 0, 0, 0, time.UTC)
 	hs = append(hs, topic.Header{Key: topic.HeaderReceivedAt, Value: strconv.AppendInt(nil, at.UnixMilli(), 10)})
 	switch {
 	case n%3 == 1:
 		return stream.Record{Topic: "t", Key: []byte(simLoser), Value: []byte(simMerge), Headers: append(hs, topic.Header{Key: topic.HeaderKind, Value: []byte(topic.KindMerge)})}
+	case n%5 == 4:
+		return stream.Record{Topic: "t", Key: []byte(simWinner), Value: []byte(`{"type":"page"}`), Headers: append(hs,
+			topic.Header{Key: topic.HeaderRefold, Value: []byte("c1")}, topic.Header{Key: topic.HeaderOrigin, Value: []byte("t:0:7")})}
 	case n%7 == 2:
 		return stream.Record{Topic: "t", Key: []byte(person), Value: []byte(`{"type":`), Headers: hs}
 	}
@@ -87,7 +90,10 @@ func tablesOf(r *stream.Record) []string {
 	case kind == string(topic.KindMerge):
 		return simTables[1:4]
 	case string(r.Value) == `{"type":`:
-		return simTables[4:]
+		return simTables[4:5]
+	}
+	if _, again := topic.Get(r.Headers, topic.HeaderRefold); again {
+		return simTables[5:]
 	}
 	return simTables[:1]
 }
