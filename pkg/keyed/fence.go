@@ -151,6 +151,12 @@ func (f *Fence) walk(ctx context.Context) error {
 	f.mu.Lock()
 	f.passing = passing
 	f.mu.Unlock()
+	return f.Walk(ctx)
+}
+
+// Walk goes down the edges now, whoever holds a ticket, and passes what is registered as spooled: who has registered itself
+// would wait for ever. On a fence of its own.
+func (f *Fence) Walk(ctx context.Context) error {
 	n := 1
 	for _, e := range f.edges {
 		for _, input := range e.Inputs {

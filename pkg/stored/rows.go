@@ -5,11 +5,13 @@
 package stored
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -76,11 +78,15 @@ type Event struct {
 	Properties        string     `ch:"properties"`
 	Traits            string     `ch:"traits"`
 	Context           string     `ch:"context"`
+	SetAside          []string   `ch:"set_aside"` // type:reason of identifiers that did not count
+	Topic             string     `ch:"topic"`
+	Partition         uint32     `ch:"partition"`
 }
 
 // EventColumns selects them.
 const EventColumns = `SELECT offset, brand, source, type, name, profile_id, user_id, anonymous_id, previous_id, group_id, message_id,
-	time, time_clamped, original_timestamp, sent_at, received_at, trusted, historical, flags, properties, traits, context
+	time, time_clamped, original_timestamp, sent_at, received_at, trusted, historical, flags, properties, traits, context,
+	set_aside, topic, partition
 FROM ${database}.events`
 
 // mergeRow is what a fold reads of a merge.
@@ -167,7 +173,11 @@ func (e *Event) Record() (stream.Record, error) {
 		m.AddFlag(f)
 	}
 	r := record(e.Offset, e.Profile.String(), value)
+	r.Topic, r.Partition = e.Topic, int(e.Partition)
 	r.Headers = append(topic.MetaHeaders(m), kind(topic.KindEvent))
+	if len(e.SetAside) > 0 {
+		r.Headers = append(r.Headers, topic.Header{Key: topic.HeaderSetAside, Value: []byte(strings.Join(e.SetAside, ","))})
+	}
 	return r, nil
 }
 
@@ -201,6 +211,9 @@ type toldRow struct {
 	Profile uuid.UUID `ch:"profile_id"`
 	Version uint64    `ch:"version"`
 	Value   string    `ch:"value"`
+
+	Topic     string `ch:"topic"`
+	Partition uint32 `ch:"partition"`
 }
 
 func audiences(ctx context.Context, w Warehouse, p Place) ([]stream.Record, error) {
@@ -240,13 +253,24 @@ type receiptRow struct {
 	ArmedAt   *time.Time `ch:"armed_at"`
 	DueAt     *time.Time `ch:"due_at"`
 	SettledAt time.Time  `ch:"settled_at"`
+
+	Topic     string `ch:"topic"`
+	Partition uint32 `ch:"partition"`
 }
 
+// receiptColumns selects them.
+const receiptColumns = `SELECT offset, profile_id, brand, journey, outcome, reason, receipt, message, cart_id, armed_at, due_at, settled_at, topic, partition
+FROM ${database}.receipts`
+
 func receipts(ctx context.Context, w Warehouse, p Place) ([]stream.Record, error) {
+	recs, err := settled(ctx, w, InPlace, p.Args()...)
+	return p.ordered(recs), err
+}
+
+// settled makes the receipts again that a condition selects.
+func settled(ctx context.Context, w Warehouse, where string, args ...any) ([]stream.Record, error) {
 	var rows []receiptRow
-	err := w.Select(ctx, &rows, `SELECT offset, profile_id, brand, journey, outcome, reason, receipt, message, cart_id, armed_at, due_at, settled_at
-FROM ${database}.receipts`+InPlace, p.Args()...)
-	if err != nil {
+	if err := w.Select(ctx, &rows, receiptColumns+where, args...); err != nil {
 		return nil, err
 	}
 	millis := func(t *time.Time) int64 {
@@ -265,9 +289,36 @@ FROM ${database}.receipts`+InPlace, p.Args()...)
 		if err != nil {
 			return nil, fmt.Errorf("make offset %d again: %w", x.Offset, err)
 		}
-		recs = append(recs, record(x.Offset, x.Profile.String(), value))
+		r := record(x.Offset, x.Profile.String(), value)
+		r.Topic, r.Partition = x.Topic, int(x.Partition)
+		recs = append(recs, r)
 	}
-	return p.ordered(recs), nil
+	return recs, nil
+}
+
+// Decisions makes the requests and receipts again that a condition on profile_id and receipt selects, each as it was
+// published, in the order of their places.
+func Decisions(ctx context.Context, w Warehouse, where string) ([]stream.Record, error) {
+	var rows []toldRow
+	err := w.Select(ctx, &rows, `SELECT offset, profile_id, toUInt64(0) AS version, content AS value, topic, partition FROM ${database}.messages_requested WHERE `+where)
+	if err != nil {
+		return nil, fmt.Errorf("read requested messages: %w", err)
+	}
+	ended, err := settled(ctx, w, ` WHERE `+where)
+	if err != nil {
+		return nil, fmt.Errorf("read receipts: %w", err)
+	}
+	recs := make([]stream.Record, 0, len(rows)+len(ended))
+	for i := range rows {
+		r := record(rows[i].Offset, rows[i].Profile.String(), []byte(rows[i].Value))
+		r.Topic, r.Partition = rows[i].Topic, int(rows[i].Partition)
+		recs = append(recs, r)
+	}
+	recs = append(recs, ended...)
+	slices.SortFunc(recs, func(a, b stream.Record) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
+	})
+	return recs, nil
 }
 
 func record(offset uint64, key string, value []byte) stream.Record {

@@ -35,22 +35,26 @@ import (
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/suppression"
 	"github.com/weft-cdp/weft/pkg/topic"
+	"github.com/weft-cdp/weft/services/identity-stitcher/commands"
 )
 
-// Deps are the parts that the service stands on. All but Metrics and Now are required.
+// Deps are the parts that the service stands on. All but Warehouse, Metrics and Now are required.
 type Deps struct {
-	Stream  *stream.Client
-	Store   *store.Client
-	Log     *zap.Logger
-	Metrics prometheus.Registerer // nil: not measured
-	Now     func() time.Time      // nil: time.Now
+	Stream *stream.Client
+	Store  *store.Client
+	Log    *zap.Logger
+	// Warehouse is ClickHouse, where commands read what is stored of a person; nil: those that need it are refused.
+	Warehouse commands.Warehouse
+	Metrics   prometheus.Registerer // nil: not measured
+	Now       func() time.Time      // nil: time.Now
 }
 
 // Service is identity-stitcher. Any number of them may run; each owns the partitions its group gives it.
 type Service struct {
-	stage  *keyed.Stage
-	erased *suppression.Erased
-	log    *zap.Logger
+	stage    *keyed.Stage
+	commands *commands.Executor
+	erased   *suppression.Erased
+	log      *zap.Logger
 }
 
 // New reads or makes the identity key and builds the service. It reaches neither Kafka nor Redis.
@@ -94,7 +98,19 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity-stitcher: %w", err)
 	}
-	return &Service{stage: stage, erased: p.erased, log: deps.Log}, nil
+	x, err := commands.New(commands.Deps{
+		Stream: deps.Stream, Store: deps.Store, Graph: p.resolver, Rules: rules, Topics: topics, Warehouse: deps.Warehouse,
+		Log: deps.Log.Named("commands"), Metrics: deps.Metrics, Now: deps.Now, More: moreCommands(cfg, deps, p),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("identity-stitcher: %w", err)
+	}
+	return &Service{stage: stage, commands: x, erased: p.erased, log: deps.Log}, nil
+}
+
+// moreCommands are the commands that package commands does not know: what they need of this service, it gives them here.
+func moreCommands(config.Config, Deps, *planner) map[identity.CommandKind]commands.Handler {
+	return map[identity.CommandKind]commands.Handler{}
 }
 
 // loadRules reads the identity key (made if there is none) and the rules file.
@@ -130,7 +146,16 @@ func (s *Service) Run(ctx context.Context) error {
 	defer following.Wait()
 	defer stop()
 	following.Go(func() { s.erased.Run(ctx, s.log) })
-	if err := s.stage.Run(ctx); err != nil {
+	var said error
+	following.Go(func() {
+		if said = s.commands.Run(ctx); said != nil {
+			stop() // the service is not whole without it
+		}
+	})
+	err := s.stage.Run(ctx)
+	stop()
+	following.Wait()
+	if err = errors.Join(err, said); err != nil {
 		return fmt.Errorf("identity-stitcher: %w", err)
 	}
 	return nil

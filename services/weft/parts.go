@@ -98,9 +98,11 @@ func makeCollector(f *daemon.Frame, cfg config.Config, c connections) (daemon.Na
 }
 
 func makeStitcher(f *daemon.Frame, cfg config.Config, c connections) (daemon.Named, error) {
-	s, err := stitcher.New(cfg, stitcher.Deps{
-		Stream: c.stream, Store: c.store, Log: f.Log.Named(nameStitcher), Metrics: f.Metrics, Now: time.Now,
-	})
+	deps := stitcher.Deps{Stream: c.stream, Store: c.store, Log: f.Log.Named(nameStitcher), Metrics: f.Metrics, Now: time.Now}
+	if c.warehouse != nil {
+		deps.Warehouse = c.warehouse
+	}
+	s, err := stitcher.New(cfg, deps)
 	if err != nil {
 		return daemon.Named{}, err
 	}
