@@ -22,7 +22,7 @@ type Balance struct {
 }
 
 // balanceSQL counts by minute of receipt. A record that a stage behind the stitcher refuses is stored as an
-// event all the same, so it is not counted as rejected.
+// event all the same, so it is not counted as rejected. What was of people who were erased counts as what it was.
 const balanceSQL = `SELECT brand, source, minute, sum(s) AS stored, sum(d) AS duplicate, sum(r) AS rejected, sum(l) AS later
 FROM
 (
@@ -43,6 +43,20 @@ FROM
         WHERE received_at >= fromUnixTimestamp64Milli(?, 'UTC') AND received_at < fromUnixTimestamp64Milli(?, 'UTC')
     )
     GROUP BY brand, source, minute
+    UNION ALL
+    SELECT brand, source, minute,
+        uniqExactIf((topic, partition, offset), from_table = 'events'),
+        uniqExactIf((topic, partition, offset), from_table = 'events_rejected' AND reason = 'duplicate'),
+        uniqExactIf((topic, partition, offset), from_table = 'events_rejected' AND reason != 'duplicate' AND lost),
+        uniqExactIf((topic, partition, offset), from_table = 'events_rejected' AND reason != 'duplicate' AND NOT lost)
+    FROM
+    (
+        SELECT brand, source, minute, from_table, topic, partition, offset, reason,
+            service IN (?, ?) OR (service = ? AND topic = ?) AS lost
+        FROM ${database}.erased_rows
+        WHERE minute >= fromUnixTimestamp64Milli(?, 'UTC') AND minute < fromUnixTimestamp64Milli(?, 'UTC')
+    )
+    GROUP BY brand, source, minute
 )
 GROUP BY brand, source, minute
 ORDER BY brand, source, minute`
@@ -52,8 +66,8 @@ ORDER BY brand, source, minute`
 func (c *Client) Balances(ctx context.Context, t topic.Set, from, to time.Time) ([]Balance, error) {
 	var out []Balance
 	lo, hi := from.UnixMilli(), to.UnixMilli()
-	err := c.Select(ctx, &out, balanceSQL, lo, hi,
-		topic.StageCollector, topic.StageStitcher, topic.StageWriter, t.EventsIdentified(), lo, hi)
+	lost := []any{topic.StageCollector, topic.StageStitcher, topic.StageWriter, t.EventsIdentified(), lo, hi}
+	err := c.Select(ctx, &out, balanceSQL, append(append([]any{lo, hi}, lost...), lost...)...)
 	if err != nil {
 		return nil, fmt.Errorf("audit: count events: %w", err)
 	}
@@ -108,7 +122,7 @@ func (c *Client) StoredOffsets(ctx context.Context, table, topicName string, par
 // offsetTables is every table that has rows of a topic's records.
 var offsetTables = []string{
 	TableEvents, TableRejected, TableIdentities, TableRedirects, TableMoves, TableProfiles, TableAudiences, TableMessages,
-	TableReceipts, TableEventParts, TableMessageParts, TableSuspensions, TableCommands,
+	TableReceipts, TableEventParts, TableMessageParts, TableSuspensions, TableCommands, TableErased,
 }
 
 // highestSQL is the highest stored offset of a partition over tables; it takes topic and partition once per

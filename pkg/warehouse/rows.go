@@ -23,6 +23,8 @@ const (
 	TableMessageParts = "message_parts"
 	TableSuspensions  = "identity_suspensions"
 	TableCommands     = "identity_commands"
+
+	TableErased = "erased_rows" // which an erasure fills
 )
 
 // Origin is the record that a row was made from. It stands on every row, so that an audit can prove that
