@@ -59,7 +59,7 @@ func placesOf(n *yaml.Node) (paths []string) {
 
 // Each cell of the table of situations names a test, and there is no other test in that file.
 func TestIdentityCellsAreTests(t *testing.T) {
-	page, tests := read(t, "docs/identity.md"), read(t, "pkg/identity/device_test.go")
+	page, tests := read(t, "docs/identity.md"), read(t, "services/identity-stitcher/devices_test.go")
 	named := regexp.MustCompile("\\(`(Test[A-Za-z]+)`\\)").FindAllStringSubmatch(page, -1)
 	require.NotEmpty(t, named)
 	for _, m := range named {

@@ -9,7 +9,7 @@ import "sync"
 type cache struct {
 	mu       sync.Mutex
 	epoch    uint64 // of the graph, in which the entries were true: see Resolver.raise
-	perGen   int // entries per generation; 0: no cache
+	perGen   int    // entries per generation; 0: no cache
 	young    map[Node]Node
 	old      map[Node]Node
 	rotation int // how often a generation was dropped
@@ -84,6 +84,14 @@ func (c *cache) drop(v *value) {
 		delete(c.young, v.member(i))
 		delete(c.old, v.member(i))
 	}
+}
+
+// forget forgets a node that must be looked at each time.
+func (c *cache) forget(n Node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.young, n)
+	delete(c.old, n)
 }
 
 // size is the number of entries held, at most.

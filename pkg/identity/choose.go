@@ -23,7 +23,7 @@ func (s *stitch) resolve(ctx context.Context, ids []Identifier) (Node, error) {
 		if no.refused() {
 			continue
 		}
-		if s.clean {
+		if s.clean && !s.holds {
 			s.cache.put(keep, root, s.epoch)
 		}
 		return root, nil

@@ -179,17 +179,49 @@ type Part struct {
 // Key is the key of the part's record on identities.linked: not its node, under which its link will stand if it is merged.
 func (p *Part) Key() string { return p.Node + "+part" }
 
-// Key is the key of the state's record on identities.linked, which must not take the place of the node's link.
-func (s *NodeState) Key() string { return s.Node + "-" }
-
-// NodeState is what is said of one identifier: the value of records of kind state on identities.linked, whose key is the node
-// with a minus sign behind it.
+// NodeState is what is said of one identifier: the value of records of kind state on identities.linked. What a command says
+// of it and what events say of a device have keys of their own, and neither takes the other's place.
 type NodeState struct {
-	Node    string      `json:"node"`
-	Blocked bool        `json:"blocked,omitempty"` // it counts for nobody
-	Shared  *time.Time  `json:"shared,omitempty"`  // several people use the device, as was seen then
-	Cuts    [][2]string `json:"cuts,omitempty"`    // pairs with this node that must not be one person
+	Node    string     `json:"node"`
+	Blocked bool       `json:"blocked,omitempty"` // it counts for nobody
+	Shared  *time.Time `json:"shared,omitempty"`  // several people use the device, as was seen then
+	// LoggedOut is when the device's owner logged out; absent: nobody has, or somebody has logged in again.
+	LoggedOut *time.Time  `json:"loggedOut,omitempty"`
+	Round     int64       `json:"round,omitempty"` // of a device: by it the stitchers tell which of their publications counts
+	Cuts      [][2]string `json:"cuts,omitempty"`  // pairs with this node that must not be one person
 	// Generation is that of the node's component when cuts were taken away, as Resolver.Release answers it.
 	Generation uint64 `json:"generation,omitempty"`
 	Command    string `json:"command,omitempty"` // by which command; empty: by an event
+}
+
+// Key is the key of the state's record: the node with a minus sign behind it, so that it does not take the place of the node's
+// link, and behind that "device" for what events say of a device.
+func (s *NodeState) Key() string {
+	if s.Command == "" {
+		return s.Node + deviceStateKey
+	}
+	return s.Node + "-"
+}
+
+const deviceStateKey = "-device"
+
+// Encode writes the record's value.
+func (s *NodeState) Encode() ([]byte, error) {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("encode the state of %s: %w", s.Node, err)
+	}
+	return b, nil
+}
+
+// ParseNodeState reads the value of a record of kind state. Fields it does not know are left alone.
+func ParseNodeState(b []byte) (NodeState, error) {
+	var s NodeState
+	if err := json.Unmarshal(b, &s); err != nil {
+		return NodeState{}, fmt.Errorf("parse the state of a node: %w", err)
+	}
+	if _, err := ParseNode(s.Node); err != nil {
+		return NodeState{}, fmt.Errorf("parse the state of a node: %w", err)
+	}
+	return s, nil
 }

@@ -49,6 +49,10 @@ func (r *Rules) compile(file string, s *spec) error {
 		return &Fault{file, 1, "types", err.Error()} // two ways of writing one path
 	}
 	r.previous = r.named[s.previous]
+	r.devices, r.logOut = s.devices, make(map[string]struct{}, len(s.logOut))
+	for _, name := range s.logOut {
+		r.logOut[strings.ToLower(strings.TrimSpace(name))] = struct{}{}
+	}
 	last := 0
 	for _, t := range r.types {
 		last = max(last, t.Priority)
@@ -57,10 +61,11 @@ func (r *Rules) compile(file string, s *spec) error {
 	r.other = &typeRule{Type: Type{Rank: rankOther, Priority: last + 1, Limit: s.other}, block: none}
 	r.event = &typeRule{Type: Type{Name: TypeEvent, Rank: rankEvent, Priority: last + 2}, block: none}
 	r.part = &typeRule{Type: Type{Name: TypePart, Rank: rankPart, Priority: last + 3}, block: none}
+	r.slice = &typeRule{Type: Type{Name: TypeDeviceSlice, Rank: rankDeviceSlice, Priority: last + 4}, block: none}
 	for i := range r.byRank {
 		r.byRank[i] = &r.other.Type
 	}
-	for _, t := range append(slices.Clone(r.types), r.event, r.part) {
+	for _, t := range append(slices.Clone(r.types), r.event, r.part, r.slice) {
 		r.byRank[t.Rank] = &t.Type
 	}
 	return nil

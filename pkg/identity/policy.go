@@ -16,13 +16,16 @@ const (
 	ReasonGovernor     Reason = "governor"      // a cap: the link is suspended
 	ReasonCut          Reason = "cut"           // somebody has said that these are not one person
 	ReasonSharedDevice Reason = "shared_device" // a device that several people use joins nobody
+	ReasonLoggedOut    Reason = "logged_out"    // a device whose owner has logged out, and nobody has logged in again
 	ReasonWeak         Reason = "weak"          // its type only adds evidence
 	ReasonBlocked      Reason = "blocked"       // somebody has said that it counts for nobody
 )
 
 // Reasons lists every reason there is.
 func Reasons() []Reason {
-	return []Reason{ReasonLimit, ReasonUntrusted, ReasonGovernor, ReasonCut, ReasonSharedDevice, ReasonWeak, ReasonBlocked}
+	return []Reason{
+		ReasonLimit, ReasonUntrusted, ReasonGovernor, ReasonCut, ReasonSharedDevice, ReasonLoggedOut, ReasonWeak, ReasonBlocked,
+	}
 }
 
 // Claims says what a source that is not trusted may say of a known identifier that was never linked.
@@ -71,6 +74,8 @@ type Policy struct {
 	TypeOf func(Node) *Type // nil: there are no limits, and nobody is known
 	Claims Claims           // empty: ClaimsNew
 	Caps   Caps
+	// Devices is how shared devices are treated, and wants TypeOf; nil: no device is shared, and nobody logs out.
+	Devices *Devices
 }
 
 // refusal is why two components must not become one; the zero refusal: they may.

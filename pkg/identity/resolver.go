@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Request is one record to resolve: its identifiers, at least one, and what a link that it makes is to name
@@ -14,6 +15,10 @@ type Request struct {
 	Source      string // name of the source that sent it, whose merges are counted; may be empty
 	Trusted     bool   // the source may join two known people
 	Operator    bool   // somebody who may has said so: caps do not count. What limits and cuts are against is refused all the same
+	// At is when it happened, which says into which slice of a shared device's time it falls; zero: when it was received.
+	// LogOut says that somebody has logged out of its devices.
+	At     time.Time
+	LogOut bool
 }
 
 // Result is whose record a Request was.
@@ -28,12 +33,22 @@ type Result struct {
 	SetAside []SetAside
 	// Suspended are links that a cap has stopped, to be published before the record; not those known to be published.
 	Suspended []Suspension
+	// States are what has become of its devices, to be published before the record; not what is known to be published.
+	States []NodeState
 }
 
 // SetAside is an identifier that a record was resolved without.
 type SetAside struct {
 	Identifier Identifier
 	Reason     Reason
+}
+
+// at is when a record happened, in milliseconds; not later than it was received.
+func (q *Request) at() int64 {
+	if q.At.IsZero() || q.At.After(q.Cause.Time) {
+		return q.Cause.Time.UnixMilli()
+	}
+	return q.At.UnixMilli()
 }
 
 // Resolver finds and links identifiers. Safe for concurrent use; any number of them may share a store.
@@ -43,12 +58,13 @@ type Resolver struct {
 	cache     *cache
 	suspended *suspended
 	rates     *rates
+	sharers   *sharers
 }
 
 // NewResolver works on store by a policy, and keeps the profiles of about cacheEntries identifiers in memory. All who work
 // on one store at the same time must have the same policy.
 func NewResolver(store Store, cacheEntries int, policy Policy) *Resolver {
-	return &Resolver{store: store, policy: policy, cache: newCache(cacheEntries), suspended: newSuspended(), rates: newRates(policy.Caps)}
+	return &Resolver{store: store, policy: policy, cache: newCache(cacheEntries), suspended: newSuspended(), rates: newRates(policy.Caps), sharers: newSharers()}
 }
 
 // Resolve says whose each record of a batch is, linking the identifiers that a record carries together. The
@@ -67,6 +83,11 @@ func (r *Resolver) Resolve(ctx context.Context, batch []Request) ([]Result, erro
 	works := b.split(ctx)
 	if len(works) > 0 {
 		if err := runLanes(ctx, r.store, works); err != nil {
+			return nil, fmt.Errorf("resolve %d records: %w", len(batch), err)
+		}
+	}
+	if b.shares() {
+		if err := r.raise(ctx); err != nil {
 			return nil, fmt.Errorf("resolve %d records: %w", len(batch), err)
 		}
 	}
@@ -117,6 +138,9 @@ func (b *batchWork) unknown() []Node {
 	var unknown []Node
 	for i := range b.requests {
 		root, ok := b.resolver.cache.root(b.ids[i], b.epoch)
+		if b.requests[i].LogOut { // changes the state of its devices, which must be read
+			root, ok = Node{}, false
+		}
 		if b.results[i].Profile = root; ok {
 			continue
 		}
@@ -164,7 +188,7 @@ func (b *batchWork) split(ctx context.Context) []func(*lane) error {
 			settled = settled && ok && root == first
 		}
 		b.results[i].Profile = first
-		if settled {
+		if settled && !b.holds(i) {
 			b.resolver.cache.put(ids, first, b.epoch)
 			continue
 		}
@@ -202,6 +226,23 @@ func (b *batchWork) split(ctx context.Context) []func(*lane) error {
 	return works
 }
 
+// holds says whether a device of a record has a state of its own, or may get one.
+func (b *batchWork) holds(i int) bool {
+	if b.resolver.policy.Devices == nil {
+		return false
+	}
+	return b.requests[i].LogOut || slices.ContainsFunc(b.ids[i], func(id Identifier) bool { return b.view.values[id.Node].shared != nil })
+}
+
+// shares says whether a device has become shared: no cache may know it as somebody's any more. It is asked until that is known
+// to be published, so that it does not matter who dies in between. A log-out is not worth to empty all caches for: events of
+// one browser lie in one partition, so that it is other devices' ids alone that a stitcher may take for the owner's yet.
+func (b *batchWork) shares() bool {
+	return slices.ContainsFunc(b.results, func(r Result) bool {
+		return slices.ContainsFunc(r.States, func(s NodeState) bool { return s.Shared != nil })
+	})
+}
+
 // touch puts two roots into one lane.
 func (b *batchWork) touch(x, y Node) {
 	for _, n := range [...]Node{x, y} {
@@ -225,6 +266,7 @@ func (b *batchWork) laneOf(n Node) Node {
 func (b *batchWork) run(ctx context.Context, l *lane, records []int) error {
 	view := &view{loader: l, values: make(map[Node]*value)}
 	published := make(map[Node]bool)
+	told := make(map[string]NodeState)
 	for _, i := range records {
 		for _, id := range b.ids[i] {
 			b.hand(view, id.Node)
@@ -233,13 +275,20 @@ func (b *batchWork) run(ctx context.Context, l *lane, records []int) error {
 	for _, i := range records {
 		q := &b.requests[i]
 		s := &stitch{lane: l, view: view, cache: b.resolver.cache, policy: &b.resolver.policy, rates: b.resolver.rates,
-			source: q.Source, cause: q.Cause, trusted: q.Trusted, caps: !q.Operator, epoch: b.epoch, clean: true}
-		root, err := s.resolve(ctx, b.ids[i])
+			source: q.Source, cause: q.Cause, trusted: q.Trusted, caps: !q.Operator, epoch: b.epoch, clean: true,
+			devices: devices{ids: b.ids[i], at: q.at(), logOut: q.LogOut, sharers: b.resolver.sharers}}
+		root, err := s.record(ctx, b.ids[i])
 		if err != nil {
 			return fmt.Errorf("record %d: %w", i, err)
 		}
 		b.results[i].Profile = root
 		b.note(i, s)
+		for _, x := range s.states {
+			if was, ok := told[x.Node]; !ok || !was.same(&x) {
+				told[x.Node] = x
+				b.results[i].States = append(b.results[i].States, x)
+			}
+		}
 		for _, loser := range s.crossed {
 			if published[loser] {
 				continue

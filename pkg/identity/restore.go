@@ -17,8 +17,9 @@ func Pattern(prefix string) string { return "{" + prefix + "g:??}[0-9a-fp]*" }
 type Restore struct {
 	graph  *Graph
 	put    func(key string, value []byte) error
-	nodes  map[Node]restored // of every node that was named: about 80 bytes each
-	listed map[Node]Node     // members of a loser whose own links have not been met: under whom they stand
+	nodes  map[Node]restored      // of every node that was named: about 80 bytes each
+	listed map[Node]Node          // members of a loser whose own links have not been met: under whom they stand
+	states map[Node]*sharedDevice // of devices that have one
 	linked int
 
 	entries [buckets][]byte // as pages hold them, without order
@@ -155,6 +156,9 @@ func (r *Restore) Roots(ctx context.Context) (int, error) {
 		if err := r.write(root, &value{group: r.group(append(nodes, root)), merges: merges[root]}); err != nil {
 			return 0, err
 		}
+	}
+	if err := r.applyStates(); err != nil {
+		return 0, err
 	}
 	return r.linked, r.pages(ctx)
 }

@@ -79,8 +79,11 @@ type Rules struct {
 	other       *typeRule            // all that the file does not list
 	event       *typeRule            // TypeEvent
 	part        *typeRule            // TypePart
-	previous    *typeRule            // what an alias call's previousId is
-	byRank      [256]*Type           // by the first byte of a node; none is nil
+	slice       *typeRule            // TypeDeviceSlice
+	logOut      map[string]struct{}  // names of events, in lower case
+	devices     Devices
+	previous    *typeRule  // what an alias call's previousId is
+	byRank      [256]*Type // by the first byte of a node; none is nil
 	paths       *event.Paths
 	env         *expr.Env // nil: no type has an expression
 	work        sync.Pool // *extraction

@@ -45,6 +45,8 @@ type spec struct {
 	other    Limit // of types that are not listed
 	previous string
 	types    []typeSpec // in order of the file
+	devices  Devices    // but for Slice
+	logOut   []string   // names of events
 }
 
 // typeSpec is one entry of types.
@@ -100,7 +102,7 @@ func parseSpec(file string, text []byte) (*spec, error) {
 		}
 		return nil, f
 	}
-	s := &spec{other: Limit{Values: 5}, previous: "user_id"}
+	s := &spec{other: Limit{Values: 5}, previous: "user_id", devices: Devices{Idle: defaultIdle}, logOut: defaultLogOut()}
 	if len(doc.Content) == 0 {
 		return nil, &Fault{file, 1, "types", "is missing: no event would name anybody"}
 	}
@@ -110,6 +112,7 @@ func parseSpec(file string, text []byte) (*spec, error) {
 		"blocked":       func(path string, n *yaml.Node) { s.blocked = r.block(path, n) },
 		"default_limit": func(path string, n *yaml.Node) { s.other = r.limit(path, n) },
 		"previous_id":   func(path string, n *yaml.Node) { s.previous = r.text(path, n) },
+		"devices":       func(path string, n *yaml.Node) { r.devices(path, n, s) },
 	})
 	if len(r.faults) == 0 && !slices.ContainsFunc(s.types, func(t typeSpec) bool { return t.Name == s.previous }) {
 		r.fault(top, "previous_id", "%q is not in types", s.previous)

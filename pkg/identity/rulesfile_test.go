@@ -88,7 +88,7 @@ func TestRulesFileFaults(t *testing.T) {
 		"":                          "own.yaml:1: types: is missing",
 		"types: {}":                 "own.yaml:1: types: has none",
 		"\n\ntypes: [a]":            "own.yaml:3: types: want keys with values",
-		"a: b\n" + head:             "own.yaml:1: a: unknown key; known here: blocked, default_limit, previous_id, types",
+		"a: b\n" + head:             "own.yaml:1: a: unknown key; known here: blocked, default_limit, devices, previous_id, types",
 		"types: [":                  "own.yaml:1: did not find",
 		head + "previous_id: other": "own.yaml:1: previous_id: \"other\" is not in types",
 		head + "default_limit: {per: day, values: 5}":                     `own.yaml:3: default_limit.per: want one of ever, year, month, week, found "day"`,

@@ -341,7 +341,7 @@ func (v *value) part(r, n Node, old *value) *value {
 		parted: true, origin: r, blocked: old.blocked, shared: old.shared}
 	if v.order.forget {
 		if next.shared != nil {
-			next.shared = &sharedDevice{Since: old.shared.Since}
+			next.shared = old.shared.forgotten()
 		}
 		return next
 	}

@@ -27,6 +27,7 @@ type stitch struct {
 	stopped []Suspension // of those, what a cap has stopped
 	crossed []Node       // losers of unconfirmed links on the ways walked, in the order met
 	clean   bool         // every link crossed was confirmed
+	devices              // what concerns devices alone
 }
 
 // find walks to the root of id. Every unconfirmed link on the way is noted to be published with this record. A split that is

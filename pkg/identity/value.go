@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // The first byte of a value that is written: what binaries of before splits know as well has version 2, so that a graph in
@@ -61,7 +60,7 @@ const nodeBytes = 16
 // cause = source, message id, rule (each uvarint length and bytes), time (varint, ms), number of evidence (uvarint), each
 // type, value (as above), node (16 bytes). Unless alone: the number of members (uvarint) and the members, 16 bytes each,
 // ascending. One day of all members, or one each (2 bytes each), or none: all are 0. Then what the second flags say: a degree
-// of each member (1 byte), merges (uvarint), incarnation (uvarint), shared (three varints, ms, and a node), the number of
+// of each member (1 byte), merges (uvarint), incarnation (uvarint), shared (see sharedDevice.append), the number of
 // cuts (uvarint) and their two nodes each. Then what the state says: named (uvarint), origin (16 bytes), order: 1 if people
 // are forgotten, the number of parts (uvarint), their nodes, and the part of each member (uvarint).
 type value struct {
@@ -84,7 +83,7 @@ type value struct {
 	// incarnation is the generation: of a root, above that of whatever its members were split from, and raised by a release.
 	// A linked node keeps what it had; a parted one has that of its part.
 	incarnation uint64
-	shared      *sharedDevice // nil: not shared
+	shared      *sharedDevice // nil: a device like any other, or no device
 	cuts        []cut         // pairs that must not be one person, of which one is a member; ascending
 
 	blocked  bool   // the node counts for nobody
@@ -111,14 +110,6 @@ func (v *value) partOf(n Node) (Node, bool) {
 		return Node{}, false
 	}
 	return v.order.into[v.order.part[i]], true
-}
-
-// sharedDevice is the state of a device that several people use: it joins nobody any more.
-type sharedDevice struct {
-	Since time.Time // of the record that showed it, to the millisecond
-	Slice time.Time // when the slice of time began that anonymous events belong to now
-	Seen  time.Time // of the last record of the slice
-	Owner Node      // who is logged in; zero: nobody
 }
 
 // cut are two nodes that must not be one person, in order.
@@ -213,11 +204,8 @@ func (v *value) appendMore(b []byte, more byte) []byte {
 	if more&moreIncarnation != 0 {
 		b = binary.AppendUvarint(b, v.incarnation)
 	}
-	if s := v.shared; s != nil {
-		b = binary.AppendVarint(b, s.Since.UnixMilli())
-		b = binary.AppendVarint(b, s.Slice.UnixMilli())
-		b = binary.AppendVarint(b, s.Seen.UnixMilli())
-		b = append(b, s.Owner[:]...)
+	if v.shared != nil {
+		b = v.shared.append(b)
 	}
 	if more&moreCuts != 0 {
 		b = binary.AppendUvarint(b, uint64(len(v.cuts)))
@@ -363,7 +351,7 @@ func (v *value) decodeMore(d *decoder, more byte) {
 		d.bad = d.bad || v.incarnation == 0
 	}
 	if more&moreShared != 0 {
-		v.shared = &sharedDevice{Since: d.time(), Slice: d.time(), Seen: d.time(), Owner: d.node()}
+		v.shared = d.device()
 	}
 	if more&moreCuts != 0 {
 		for range d.count(2 * nodeBytes) {

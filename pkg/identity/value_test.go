@@ -62,12 +62,23 @@ func genValue() *rapid.Generator[*value] {
 		}
 		v.merges, v.incarnation = rapid.IntRange(0, 1000).Draw(t, "merges"), rapid.Uint64().Draw(t, "incarnation")
 		if rapid.Bool().Draw(t, "shared") {
-			v.shared = &sharedDevice{Since: genTime().Draw(t, "since"), Slice: genTime().Draw(t, "slice"), Seen: genTime().Draw(t, "seen"), Owner: node(3)}
+			v.shared = genDevice().Draw(t, "device")
 		}
 		for i := range rapid.IntRange(0, 3).Draw(t, "cuts") {
 			v.cuts = append(v.cuts, cut{node(9), node(10 + i)})
 		}
 		return v
+	})
+}
+
+func genDevice() *rapid.Generator[*sharedDevice] {
+	return rapid.Custom(func(t *rapid.T) *sharedDevice {
+		at := rapid.Int64Range(0, 1e14)
+		return &sharedDevice{
+			kind: deviceKind(rapid.IntRange(0, int(deviceKinds)-1).Draw(t, "kind")), told: rapid.Bool().Draw(t, "told"), since: at.Draw(t, "since"),
+			round: at.Draw(t, "round"), slice: slice{at.Draw(t, "start"), at.Draw(t, "number")}, before: slice{at.Draw(t, "start before"), at.Draw(t, "number before")},
+			seen: at.Draw(t, "seen"), owner: node(3),
+		}
 	})
 }
 

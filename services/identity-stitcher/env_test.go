@@ -55,7 +55,8 @@ type env struct {
 	kafka    *kfake.Cluster
 	silent   atomic.Bool // Kafka cuts connections
 
-	untrusted bool // the sources of events
+	untrusted bool   // the sources of events
+	brand     string // of events
 }
 
 func newEnv(t *testing.T) *env {
@@ -68,7 +69,7 @@ func newEnv(t *testing.T) *env {
 	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(testPartitions, names...))
 	require.NoError(t, err)
 	t.Cleanup(k.Close)
-	e := &env{t: t, redis: miniredis.RunT(t), topics: topics, cfg: config.Defaults(), seq: map[string]int64{}, received: receivedAt(), kafka: k}
+	e := &env{t: t, redis: miniredis.RunT(t), topics: topics, cfg: config.Defaults(), seq: map[string]int64{}, received: receivedAt(), kafka: k, brand: "main"}
 	e.cfg.Kafka.Brokers = k.ListenAddrs()
 	e.cfg.Kafka.SessionTimeout, e.cfg.Kafka.RebalanceTime = time.Minute, time.Minute // no test is about losing a session
 	e.cfg.Redis = config.Redis{Addresses: []string{e.redis.Addr()}, AllowNonDurable: true}
@@ -140,7 +141,7 @@ func (e *env) node(typ, value string) identity.Node {
 // that came from Kafka, which then carries a source position.
 func (e *env) send(key, source, messageID, inlet, body string) {
 	e.t.Helper()
-	hs := topic.MetaHeaders(event.Meta{Source: source, Brand: "main", MessageID: messageID, ReceivedAt: e.received, Trusted: !e.untrusted})
+	hs := topic.MetaHeaders(event.Meta{Source: source, Brand: e.brand, MessageID: messageID, ReceivedAt: e.received, Trusted: !e.untrusted})
 	if inlet != "" {
 		e.seq[inlet]++
 		pos := topic.Position{Stage: topic.StageCollector + "/" + inlet, Partition: 0, Seq: e.seq[inlet]}

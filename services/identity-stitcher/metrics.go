@@ -16,6 +16,7 @@ type metrics struct {
 	ignored    *prometheus.CounterVec
 	setAside   *prometheus.CounterVec
 	suspended  *prometheus.CounterVec
+	devices    *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -34,12 +35,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "weft_stitcher_set_aside_total", Help: "Identifiers that an event was resolved without, by type and reason."}, []string{"type", "reason"}),
 		suspended: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "weft_stitcher_suspended_total", Help: "Links that a cap of the governor has stopped, repeats of a pair not included."}, []string{"cap"}),
+		devices: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "weft_stitcher_devices_total", Help: "Devices that were found to be shared, or whose owner has logged out or in again."}, []string{"state"}),
 	}
 	if reg == nil {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.events, m.merges, m.duplicates, m.rejected, m.ignored, m.setAside, m.suspended} {
+	for _, c := range []prometheus.Collector{m.events, m.merges, m.duplicates, m.rejected, m.ignored, m.setAside, m.suspended, m.devices} {
 		errs = append(errs, reg.Register(c))
 	}
 	return m, errors.Join(errs...)

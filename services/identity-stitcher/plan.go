@@ -291,7 +291,9 @@ func (p *planner) request(it *item) identity.Request {
 	if e.Type == event.Alias {
 		cause.Rule = identity.RuleAlias
 	}
-	return identity.Request{Identifiers: ids, Cause: cause, Source: e.Source, Trusted: e.Trusted}
+	return identity.Request{
+		Identifiers: ids, Cause: cause, Source: e.Source, Trusted: e.Trusted, At: e.Time, LogOut: p.rules.LogsOut(e),
+	}
 }
 
 // outputs writes what the batch publishes, in the order of its records, merges before the event they
@@ -313,6 +315,13 @@ func (p *planner) outputs(items []item) ([]keyed.Output, error) {
 		}
 		for j := range it.result.Suspended {
 			out, err := p.suspension(&it.result.Suspended[j], it.event.Meta)
+			if err != nil {
+				return nil, err
+			}
+			outs = append(outs, out)
+		}
+		for j := range it.result.States {
+			out, err := p.state(&it.result.States[j], it)
 			if err != nil {
 				return nil, err
 			}
@@ -386,6 +395,26 @@ func (p *planner) suspension(s *identity.Suspension, m event.Meta) (keyed.Output
 	return keyed.Output{Topic: p.topics.IdentitiesLinked(), Key: s.Key(), Value: value, Headers: hs}, nil
 }
 
+// state is what has become of a device, for whoever rebuilds the graph.
+func (p *planner) state(s *identity.NodeState, it *item) (keyed.Output, error) {
+	switch {
+	case s.Shared != nil:
+		p.metrics.devices.WithLabelValues("shared").Inc()
+	case s.LoggedOut != nil:
+		p.metrics.devices.WithLabelValues("logged_out").Inc()
+	default:
+		p.metrics.devices.WithLabelValues("logged_in").Inc()
+	}
+	value, err := s.Encode()
+	if err != nil {
+		return keyed.Output{}, err
+	}
+	cause := identity.Cause{MessageID: it.event.MessageID, Time: it.event.ReceivedAt}
+	return keyed.Output{
+		Topic: p.topics.IdentitiesLinked(), Key: s.Key(), Value: value, Headers: causeHeaders(topic.KindState, cause),
+	}, nil
+}
+
 // causeHeaders are those of a record that a cause has brought about.
 func causeHeaders(kind topic.Kind, c identity.Cause) []topic.Header {
 	return []topic.Header{
@@ -400,22 +429,34 @@ func kindHeader(k topic.Kind) topic.Header {
 	return topic.Header{Key: topic.HeaderKind, Value: []byte(k)}
 }
 
-// Published implements keyed.Planner: merges and suspensions that are in Kafka need not be published by anybody again.
+// Published implements keyed.Planner: merges, suspensions and states of devices that are in Kafka need not be published by
+// anybody again.
 func (p *planner) Published(ctx context.Context, _ keyed.Slot, outs []keyed.Output) error {
 	var losers []identity.Node
+	var states []identity.NodeState
 	for i := range outs {
-		switch k, _ := topic.Get(outs[i].Headers, topic.HeaderKind); {
-		case topic.Kind(k) == topic.KindSuspend && outs[i].Topic == p.topics.IdentitiesLinked():
-			p.resolver.Announced(outs[i].Key)
-			continue
-		case topic.Kind(k) != topic.KindMerge || outs[i].Topic != p.topics.EventsIdentified():
-			continue
+		o := &outs[i]
+		switch k, _ := topic.Get(o.Headers, topic.HeaderKind); {
+		case topic.Kind(k) == topic.KindSuspend && o.Topic == p.topics.IdentitiesLinked():
+			p.resolver.Announced(o.Key)
+		case topic.Kind(k) == topic.KindState && o.Topic == p.topics.IdentitiesLinked():
+			s, err := identity.ParseNodeState(o.Value)
+			if err != nil {
+				return err
+			}
+			states = append(states, s)
+		case topic.Kind(k) == topic.KindMerge && o.Topic == p.topics.EventsIdentified():
+			n, err := identity.ParseNode(o.Key)
+			if err != nil {
+				return fmt.Errorf("confirm a merge: key %w", err)
+			}
+			losers = append(losers, n)
 		}
-		n, err := identity.ParseNode(outs[i].Key)
-		if err != nil {
-			return fmt.Errorf("confirm a merge: key %w", err)
+	}
+	if len(states) > 0 {
+		if err := p.resolver.Told(ctx, states); err != nil {
+			return stopping(err)
 		}
-		losers = append(losers, n)
 	}
 	if len(losers) == 0 {
 		return nil

@@ -96,8 +96,15 @@ func (p *replanner) Recall(ctx context.Context, read keyed.Reader) error {
 	}
 	for part := range p.from.Partitions {
 		_, err := read(ctx, p.from.IdentitiesLinked(), part, func(r keyed.Record) error {
-			if r.Kind == topic.KindSuspend {
+			switch r.Kind {
+			case topic.KindSuspend:
 				return nil // a suspended link is none
+			case topic.KindState:
+				s, err := identity.ParseNodeState(r.Value)
+				if err != nil {
+					return nil //nolint:nilerr // not of the stitcher's making
+				}
+				return graph.State(&s)
 			}
 			m, err := identity.ParseMerge(r.Value)
 			if err != nil {

@@ -130,7 +130,7 @@ func loadRules(cfg config.Identity) (*identity.Rules, error) {
 func policy(cfg config.Identity, rules *identity.Rules) identity.Policy {
 	g := cfg.Governor
 	return identity.Policy{
-		TypeOf: rules.TypeOf, Claims: identity.Claims(cfg.Claims),
+		TypeOf: rules.TypeOf, Claims: identity.Claims(cfg.Claims), Devices: rules.Devices(),
 		Caps: identity.Caps{
 			Members: g.MembersPerPerson, Merges: g.MergesPerPerson, Degree: g.LinksPerIdentifier,
 			PerMinute: g.MergesPerMinute, PerMinutePerSource: g.MergesPerMinutePerSource,

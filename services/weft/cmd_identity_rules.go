@@ -35,7 +35,8 @@ func newIdentityRulesTestCommand(a *app) *cobra.Command {
 		Use:   "test RULES EVENT",
 		Short: "Print the identifiers that a rules file finds in events",
 		Long: `Print the identifiers that a rules file finds in events, in the order of their ids: type, normalised value and node, the id
-that a profile has whose first identifier it is; or why one is ignored. RULES is a rules file, or 'shipped'. EVENT has events
+that a profile has whose first identifier it is, and whether it is known, a device or weak; or why one is ignored; and what the event
+is for the devices in it: a log-in, a log-out, or without a name. RULES is a rules file, or 'shipped'. EVENT has events
 as JSON objects, one after another; - is the standard input. Nothing is connected to. The nodes are those of this deployment if
 its identity.key_file is there, else of a key of zeros, which is told. identity.default_region counts.
 Exit status 0 if every event names somebody, else 1.`,
@@ -101,10 +102,13 @@ func printIdentifiers(out io.Writer, rules *identity.Rules, sample []byte, m eve
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintf(w, "line %d: %s %s\n", line, e.Type, e.Name)
 		for _, id := range ids {
-			fmt.Fprintf(w, "  %s\t%s\t%s\n", id.Type, id.Value, id.Node)
+			fmt.Fprintf(w, "  %s\t%s\t%s%s\n", id.Type, id.Value, id.Node, trait(rules.TypeOf(id.Node)))
 		}
 		for _, x := range ignored {
 			fmt.Fprintf(w, "  %s\t%s\tignored: %s\n", x.Type, x.Value, x.Reason)
+		}
+		if text := deviceFacts(rules, e, ids); text != "" {
+			fmt.Fprintln(w, "  "+text)
 		}
 		if len(ids) == 0 {
 			unnamed++
@@ -121,6 +125,40 @@ func printIdentifiers(out io.Writer, rules *identity.Rules, sample []byte, m eve
 		return errSilent
 	}
 	return nil
+}
+
+// trait is what a type is, beside being a type.
+func trait(t *identity.Type) string {
+	switch {
+	case t.Known:
+		return " known"
+	case t.Device:
+		return " device"
+	case t.Weak:
+		return " weak"
+	}
+	return ""
+}
+
+// deviceFacts says what an event is for the devices in it; empty: it has none.
+func deviceFacts(rules *identity.Rules, e *event.Event, ids []identity.Identifier) string {
+	known, device := false, false
+	for _, id := range ids {
+		t := rules.TypeOf(id.Node)
+		known, device = known || t.Known, device || t.Device
+	}
+	d := rules.Devices()
+	switch {
+	case !device:
+		return ""
+	case rules.LogsOut(e) && d.KeepOwner:
+		return "a log-out: ends the slice of a shared device; a device of one person stays that person's"
+	case rules.LogsOut(e):
+		return "a log-out: ends the slice of a shared device; on a device of one person, what follows without a name is nobody's"
+	case known:
+		return "a log-in: if the device is somebody else's, it is shared from now on"
+	}
+	return fmt.Sprintf("without a name: on a shared device it belongs to the device's slice of time, which ends after %s of silence", d.Idle)
 }
 
 // checkRules reads the configured rules file.
