@@ -55,7 +55,7 @@ type options struct {
 	database   string   // "": one of its own
 	broker     string   // address of a Kafka; "": the shared one
 	services   []string // nil: all
-	environ    []string // of all services
+	environ    []string // of all services and commands
 	// sources makes topics and gives files for the collector's sources_dir; nil: none.
 	sources func(d *deployment) map[string]string
 }
@@ -236,7 +236,7 @@ func edit(t testing.TB, text, old, replacement string) string {
 // command prepares a weft command with the deployment's configuration.
 func (d *deployment) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, weft, append(args, "--config", d.configFile)...)
-	cmd.Env, cmd.Dir = d.environ(), root
+	cmd.Env, cmd.Dir = d.environ(d.opt.environ...), root
 	return cmd
 }
 
