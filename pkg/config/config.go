@@ -105,7 +105,7 @@ type Collector struct {
 	SourcesDir        string        `yaml:"sources_dir" doc:"Directory of more sources, one per file (*.yaml) with the keys of an entry of sources. Empty: none."`
 	Inlets            []Inlet       `yaml:"inlets" doc:"Kafka topics of yours that become events. The inbox (PREFIX+events.inbox, Segment-shaped JSON) is always one of them."`
 	MaxRequestBytes   int           `yaml:"max_request_bytes" doc:"Largest request after decompression."`
-	MaxEventBytes     int           `yaml:"max_event_bytes" doc:"Largest single event; larger ones go to events.rejected."`
+	MaxEventBytes     int           `yaml:"max_event_bytes" doc:"Largest single event, at most 1000000; larger ones go to events.rejected."`
 	MaxBatchEvents    int           `yaml:"max_batch_events" doc:"Most events in one batch call."`
 	MaxInFlightBytes  int           `yaml:"max_in_flight_bytes" doc:"Request bytes held in memory at once; beyond it the door answers 503."`
 	TrustedProxies    []string      `yaml:"trusted_proxies" doc:"Networks (10.0.0.0/8) and addresses of your load balancers: their X-Forwarded-For says whose request it is. Empty: the other end of the connection is the client."`

@@ -211,7 +211,7 @@ func (c *checker) collector(cfg Config) {
 	c.want(k.SkewThreshold >= 0, "collector.skew_threshold", "want 0 or more, found %s", k.SkewThreshold)
 	c.positive("collector.max_request_bytes", k.MaxRequestBytes)
 	c.want(k.MaxEventBytes > 0 && k.MaxEventBytes <= maxEventBytes, "collector.max_event_bytes",
-		"want 1 to %d (a record with its headers must stay below Kafka's default max.message.bytes), found %d", maxEventBytes, k.MaxEventBytes)
+		"want 1 to %d (with its headers an event must fit into 1 MiB: Kafka's default and an item of the spool), found %d", maxEventBytes, k.MaxEventBytes)
 	c.positive("collector.max_batch_events", k.MaxBatchEvents)
 	c.want(k.MaxInFlightBytes >= k.MaxRequestBytes, "collector.max_in_flight_bytes", "want max_request_bytes (%d) or more, found %d", k.MaxRequestBytes, k.MaxInFlightBytes)
 	c.lasts("collector.historical_after", k.HistoricalAfter)
