@@ -236,7 +236,7 @@ func (p *player) replayed(t *testing.T, s snippet) {
 		require.NoError(t, err)
 		for k, v := range r.Headers {
 			switch http.CanonicalHeaderKey(k) {
-			case "Content-Length", "Host", "Connection", "Accept-Encoding":
+			case "Content-Length", "Transfer-Encoding", "Host", "Connection", "Accept-Encoding":
 			case "Authorization":
 				req.Header.Set(k, "Basic "+base64.StdEncoding.EncodeToString([]byte(m[1]+":")))
 			default:
