@@ -104,6 +104,12 @@ simulate-long: ## Schedules on and on, from the seeds where the last run ended; 
 	nice -n 19 $(SIMULATE) -run '^TestLong$$' -ledger '$(abspath $(LEDGER))' -minutes $(MINUTES) -shape '$(SHAPE)' \
 		-commit "$$(git describe --always --dirty)" $(ARGS)
 
+.PHONY: simulate-graph
+simulate-graph: UNIONS = 10000000
+simulate-graph: FROM = 0
+simulate-graph: ## The identity graph alone, until it has made as many unions; runs add up by their seeds (UNIONS=10000000 FROM=0)
+	nice -n 19 go test ./pkg/identity -count=1 -timeout 0 -v -run '^TestLong$$' -identity.unions $(UNIONS) -identity.from $(FROM)
+
 .PHONY: simulate-mutations
 simulate-mutations: ## Break the code on purpose, one place after the other: the simulation must catch each (ARGS="-mutation trim-too-far")
 	$(SIMULATE) -tags mutations -run '^TestMutationsAreCaught$$' $(ARGS)

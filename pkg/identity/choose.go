@@ -11,6 +11,9 @@ import (
 // The whole record is judged first on what was read, and then linked; if a link is refused all the same, because others
 // were faster, what they did has been read by then, and the record is judged anew.
 func (s *stitch) resolve(ctx context.Context, ids []Identifier) (Node, error) {
+	if len(ids) == 0 { // all are blocked
+		return Node{}, nil
+	}
 	for range maxAttempts {
 		keep, err := s.choose(ctx, ids)
 		if err != nil {
@@ -33,7 +36,7 @@ func (s *stitch) resolve(ctx context.Context, ids []Identifier) (Node, error) {
 
 // link makes ids one component, each by a link with the first.
 func (s *stitch) link(ctx context.Context, ids []Identifier) (Node, refusal, error) {
-	root, _, err := s.find(ctx, ids[0].Node)
+	root, _, err := s.settled(ctx, ids[0].Node)
 	for _, id := range ids[1:] {
 		if err != nil {
 			return Node{}, refusal{}, err

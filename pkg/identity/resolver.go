@@ -103,6 +103,7 @@ type batchWork struct {
 	view     *view          // the ways to the root of all identifiers that the cache did not know
 	lanes    map[Node]Node  // union-find over roots: those that one lane must handle; absent: nobody touches it
 	epoch    uint64         // of the graph, when the batch began
+	blocked  map[int][]Node // of some requests, what counts for nobody
 }
 
 // read answers what the cache knows and reads the ways of all else. The epoch travels with what is read first; if there is
@@ -158,8 +159,12 @@ func (b *batchWork) setBlockedAside(i int) {
 		return
 	}
 	var rest []Identifier
+	if b.blocked == nil {
+		b.blocked = map[int][]Node{}
+	}
 	for _, id := range b.ids[i] {
 		if blocked(id) {
+			b.blocked[i] = append(b.blocked[i], id.Node)
 			b.results[i].SetAside = append(b.results[i].SetAside, SetAside{Identifier: id, Reason: ReasonBlocked})
 		} else {
 			rest = append(rest, id)
@@ -179,11 +184,23 @@ func sortAside(aside []SetAside) {
 func (b *batchWork) split(ctx context.Context) []func(*lane) error {
 	unsettled := make([]bool, len(b.requests))
 	for i, ids := range b.ids {
-		if !b.results[i].Profile.IsZero() || len(ids) == 0 {
+		if !b.results[i].Profile.IsZero() {
 			continue
 		}
-		first, settled := b.view.root(ids[0].Node)
-		for _, id := range ids[1:] {
+		var first Node
+		settled := true
+		for _, n := range b.blocked[i] { // its merge is to be published all the same
+			root, ok := b.view.root(n)
+			first, settled = root, settled && ok
+		}
+		if len(ids) == 0 && settled {
+			continue
+		}
+		if len(ids) > 0 {
+			root, ok := b.view.root(ids[0].Node)
+			first, settled = root, settled && ok
+		}
+		for _, id := range ids[min(1, len(ids)):] {
 			root, ok := b.view.root(id.Node)
 			settled = settled && ok && root == first
 		}
@@ -271,12 +288,20 @@ func (b *batchWork) run(ctx context.Context, l *lane, records []int) error {
 		for _, id := range b.ids[i] {
 			b.hand(view, id.Node)
 		}
+		for _, n := range b.blocked[i] {
+			b.hand(view, n)
+		}
 	}
 	for _, i := range records {
 		q := &b.requests[i]
 		s := &stitch{lane: l, view: view, cache: b.resolver.cache, policy: &b.resolver.policy, rates: b.resolver.rates,
 			source: q.Source, cause: q.Cause, trusted: q.Trusted, caps: !q.Operator, epoch: b.epoch, clean: true,
 			devices: devices{ids: b.ids[i], at: q.at(), logOut: q.LogOut, sharers: b.resolver.sharers}}
+		for _, n := range b.blocked[i] {
+			if _, _, err := s.settled(ctx, n); err != nil {
+				return fmt.Errorf("record %d: %w", i, err)
+			}
+		}
 		root, err := s.record(ctx, b.ids[i])
 		if err != nil {
 			return fmt.Errorf("record %d: %w", i, err)

@@ -36,6 +36,7 @@ func (s *sim) check(all []Identifier) {
 			s.violate("a slot is not finished")
 		}
 	}
+	all = s.withParts(all)
 	want := s.components(all)
 	for _, id := range all {
 		n := id.Node
@@ -52,11 +53,19 @@ func (s *sim) check(all []Identifier) {
 				return
 			}
 		}
+		if s.end[n] = at; s.latent(n) {
+			continue
+		}
 		if at != want[n] {
 			s.violate("%s is in %s, the oracle says %s", n, at, want[n])
 		}
-		s.end[n] = at
 		s.checkRedirect(n, at)
+		if v.parted {
+			if s.published[n] != v.link {
+				s.violate("it was never told that %s was split", n)
+			}
+			continue
+		}
 		if v.linked {
 			if s.published[n] != v.link || s.causes[n][s.made[n].Source] == 0 {
 				s.violate("the merge of %s was never published with its cause", n)
@@ -65,6 +74,9 @@ func (s *sim) check(all []Identifier) {
 				s.violate("the merge of %s was published with several causes", n)
 			}
 			continue
+		}
+		if v.order != nil {
+			s.violate("%s is being split for ever", n)
 		}
 		if v.joining && !s.lateJoin(v) {
 			s.violate("%s is joining for ever", n)
@@ -144,6 +156,60 @@ func TestEachClauseIsNeeded(t *testing.T) {
 			}
 			t.Fatal("no violation found")
 		})
+	}
+}
+
+// Undoing needs each of these.
+func TestEachClauseOfUndoingIsNeeded(t *testing.T) {
+	for name, mut := range map[string]mutation{
+		"a batch reads the epoch": {noEpoch: true},
+		"a split is told when all that was decided before is published": {tellsEarly: true},
+		"merges within are published before people are split":           {mergesUntold: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(4000) {
+				if s := simulateUnder(seed, mut, parting); s.bad != "" {
+					t.Logf("seed %d: %s", seed, s.bad)
+					return
+				}
+			}
+			t.Fatal("no violation found")
+		})
+	}
+}
+
+// TestUndoUnderFaults: whatever befalls whom while people are split, released, cut, blocked and forgotten, they are in the
+// end those that the commits, in their order, have made.
+func TestUndoUnderFaults(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		seed, regime := rapid.Uint64().Draw(t, "seed"), rapid.SampledFrom([]regime{parting, strict}).Draw(t, "regime")
+		if s := simulateUnder(seed, mutation{}, regime); s.bad != "" {
+			t.Fatalf("seed %d, regime %d: %s", seed, regime, s.bad)
+		}
+	})
+}
+
+// TestUndoSweep is the same for fixed seeds, and sees that they meet what they are there for.
+func TestUndoSweep(t *testing.T) {
+	carried, setAside := map[CommandKind]int{}, map[Reason]int{}
+	for seed := range uint64(500) {
+		for _, regime := range []regime{parting, strict} {
+			s := simulateUnder(seed, mutation{}, regime)
+			require.Empty(t, s.bad, "seed %d, regime %d", seed, regime)
+			for kind, n := range s.carried {
+				carried[kind] += n
+			}
+			for reason, n := range s.setAside {
+				setAside[reason] += n
+			}
+		}
+	}
+	t.Logf("carried out: %v; set aside: %v", carried, setAside)
+	for _, kind := range CommandKinds() {
+		require.Positive(t, carried[kind], "nobody ever ordered: %s", kind)
+	}
+	for _, r := range []Reason{ReasonCut, ReasonBlocked, ReasonLimit} {
+		require.Positive(t, setAside[r], "nobody was ever set aside for reason %s", r)
 	}
 }
 

@@ -18,7 +18,11 @@ type regime int
 const (
 	free    regime = iota // nothing: the people are the connected components
 	limited               // limits, windows, trust and caps, by the seed
+	parting               // nothing, and people are split, released, cut, blocked and forgotten meanwhile
+	strict                // both
 )
+
+func (r regime) undoes() bool { return r >= parting }
 
 // law is what a schedule is judged by, and what the oracle remembers for it.
 type law struct {
@@ -46,7 +50,7 @@ func newLaw(rng *rand.Rand, r regime) law {
 		regime: r, perType: 3, records: map[string]simRecord{}, asides: map[string][]SetAside{}, now: map[Node]*value{}, days: map[Node]uint16{},
 		degrees: map[Node]int{}, refused: map[Reason]int{}, end: map[Node]Node{},
 	}
-	if r == free {
+	if r == free || r == parting {
 		return l
 	}
 	week := 7 * 24 * time.Hour
@@ -55,7 +59,7 @@ func newLaw(rng *rand.Rand, r regime) law {
 		return Limit{Values: rng.IntN(most + 1), Per: []time.Duration{0, week, week, 30 * 24 * time.Hour}[rng.IntN(4)]}
 	}
 	names := []string{event.UserID, event.Email, "loyalty_id", event.AnonymousID}
-	l.types = map[byte]*Type{}
+	l.types = map[byte]*Type{rankPart: {Name: TypePart}}
 	for i, rank := range []byte{0x10, 0x20, rankOther, 0xe0} {
 		l.types[rank] = &Type{Name: names[i], Rank: rank, Priority: i + 1, Limit: limit(2), Known: i < 2, Device: i == 3}
 	}
@@ -92,8 +96,8 @@ func today(t time.Time) uint16 {
 
 // watch looks at a write.
 func (s *sim) watch(n Node, v *value) {
-	old := s.now[n]
-	if old == nil {
+	old, known := s.now[n]
+	if !known {
 		old = absent(n)
 	}
 	s.now[n] = v
@@ -106,7 +110,10 @@ func (s *sim) watch(n Node, v *value) {
 			s.days[m] = d
 		}
 	}
+	s.noteBehind(n, old, v)
 	switch {
+	case v.order != nil || v.parted || old.order != nil || n[0] == rankPart && !known:
+		s.watchSplit(n, old, v)
 	case v.linked && !old.linked:
 		s.unions++
 		s.checkLinked(n, v)
@@ -144,7 +151,7 @@ func (s *sim) checkLists() {
 			}
 			continue
 		}
-		if v.joining {
+		if v.joining || v.order != nil {
 			continue
 		}
 		for o, w := range s.now {
@@ -172,13 +179,15 @@ func (s *sim) checkCommit(root Node, old, v *value) {
 			}
 			s.degrees[e.Node]++
 		}
+		s.checkCut(root, l)
+		s.unite(root, l)
 		if why := s.breaks(nodes(old), nodes(j), rec, false); why != "" {
 			s.violate("%s takes %s in by %s: %s", root, l, rec.cause.Source, why)
 		}
 		for _, m := range append(nodes(old), nodes(j)...) {
 			if at, ok := v.find(m); !ok {
 				s.violate("%s loses %s", root, m)
-			} else if s.degrees[m] != v.degree(at) {
+			} else if s.degrees[m] != v.degree(at) && m[0] != rankPart {
 				s.violate("%s counts %d links of %s, there are %d", root, v.degree(at), m, s.degrees[m])
 			}
 		}
@@ -198,7 +207,7 @@ func nodes(v *value) []Node {
 // breaks says which law one person of a and b breaks, made by a record; its links are counted already. Behind the fact, all
 // may have stood in a window then: who was never linked counts as linked today, and may be linked by an earlier record later.
 func (s *sim) breaks(a, b []Node, rec simRecord, behind bool) string {
-	if s.regime == free {
+	if s.types == nil {
 		return ""
 	}
 	known := func(ns []Node) bool {
@@ -211,7 +220,7 @@ func (s *sim) breaks(a, b []Node, rec simRecord, behind bool) string {
 					continue
 				}
 				linked := s.days[x]
-				if len(ns) == 1 && linked == 0 {
+				if people(ns) == 1 && linked == 0 {
 					linked = today(rec.cause.Time)
 				}
 				if behind || typ.Limit.Per == 0 || int(linked) > int(today(rec.cause.Time))-int(typ.Limit.Per.Hours()/24) {
@@ -224,10 +233,13 @@ func (s *sim) breaks(a, b []Node, rec simRecord, behind bool) string {
 			return fmt.Sprintf("%s: %d and %d, limit %+v", typ.Name, in, out, typ.Limit)
 		}
 	}
-	if !rec.trusted && known(a) && known(b) && (s.policy.Claims == ClaimsNever || len(a) > 1 && len(b) > 1) {
+	if !rec.trusted && known(a) && known(b) && (s.policy.Claims == ClaimsNever || people(a) > 1 && people(b) > 1) {
 		return "an untrusted source joins two known people"
 	}
-	if most := s.policy.Caps.Members; most > 0 && len(a)+len(b) > most {
+	if rec.operator {
+		return ""
+	}
+	if most := s.policy.Caps.Members; most > 0 && people(a)+people(b) > most {
 		return "too many members"
 	}
 	for _, id := range rec.ids {
@@ -243,6 +255,9 @@ func (s *sim) breaks(a, b []Node, rec simRecord, behind bool) string {
 func (s *sim) components(all []Identifier) map[Node]Node {
 	if s.regime == free {
 		return oracle(s.slots, all)
+	}
+	if s.regime.undoes() {
+		return s.people(all)
 	}
 	root := map[Node]Node{}
 	for _, id := range all {
@@ -267,7 +282,7 @@ func (s *sim) justify() {
 		for _, x := range aside {
 			s.refused[x.Reason]++
 			mine, its := s.end[s.keys[source]], s.end[x.Identifier.Node]
-			if mine == its || x.Reason == ReasonGovernor {
+			if mine == its || x.Reason == ReasonGovernor || s.regime.undoes() { // what was in the way may have been undone since
 				continue
 			}
 			if s.breaks(nodes(s.valueOf(mine)), nodes(s.valueOf(its)), rec, true) == "" {
@@ -281,16 +296,19 @@ func (s *sim) justify() {
 		}
 		merges := 0
 		for l, w := range s.now {
-			if w.linked && s.end[l] == n && w.size() > 1 {
+			if w.linked && !w.parted && s.end[l] == n && w.people() > 1 {
 				merges++
 			}
 		}
 		if v.merges != merges {
 			s.violate("%s counts %d merges, there were %d", n, v.merges, merges)
 		}
-		if most := s.policy.Caps.Merges; most > 0 && merges > most {
+		if most := s.policy.Caps.Merges; most > 0 && merges > most && !s.regime.undoes() {
 			s.violate("%s was made by %d merges", n, merges)
 		}
+	}
+	if s.regime.undoes() {
+		return // checkEvent has looked when it was published
 	}
 	for _, slot := range s.slots {
 		for _, rec := range slot.input {

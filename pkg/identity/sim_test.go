@@ -23,6 +23,9 @@ type mutation struct {
 	hideJoining   bool // a joining root reads as a plain one: nobody completes it before linking
 	blindWrites   bool // compare-and-set sets without comparing
 	noSlot        bool // outputs leave without being stored first as one decision
+	noEpoch       bool // the epoch always reads as the first one
+	tellsEarly    bool // a split is told before what was decided ahead of it is published
+	mergesUntold  bool // a split says that it has published merges, and has not
 }
 
 // misreads says whether Load shows something else than is stored.
@@ -33,6 +36,10 @@ type simRecord struct {
 	cause   Cause
 	source  string
 	trusted bool
+
+	operator  bool
+	partition int
+	place     int // in its partition
 }
 
 type simOutput struct {
@@ -45,6 +52,7 @@ type simOutput struct {
 
 type simSlot struct {
 	input   []simRecord
+	arrived int // of input
 	applied int
 	outbox  []simOutput
 	nextSeq int
@@ -69,11 +77,13 @@ type sim struct {
 	injected  int // faults: errors, lost answers, late writes, crashes, zombies
 	bad       string
 	law
+	undone
 }
 
 type simActor struct {
 	s        *sim
-	slot     *simSlot
+	slot     *simSlot // nil: the operator
+	order    *simOrder
 	resolver *Resolver
 	next     func() (struct{}, bool)
 	stop     func()
@@ -92,7 +102,7 @@ func (s *sim) violate(format string, args ...any) {
 }
 
 // step is a point where the scheduler may switch; false: the actor has crashed.
-func (a *simActor) step() bool { return a.yield(struct{}{}) }
+func (a *simActor) step() bool { return a.yield(struct{}{}) && !a.superseded() }
 
 // Load implements Store: every node is read at a moment of its own.
 func (a *simActor) Load(_ context.Context, nodes []Node) ([][]byte, error) {
@@ -102,6 +112,9 @@ func (a *simActor) Load(_ context.Context, nodes []Node) ([][]byte, error) {
 			return nil, errSimCrash
 		}
 		out[i] = a.s.kv[n]
+		if a.s.mut.noEpoch && n == epochNode && a.slot != nil {
+			out[i] = nil
+		}
 		if a.s.mut.misreads() && out[i] != nil {
 			v, err := decode(n, out[i])
 			if err != nil {
@@ -173,7 +186,9 @@ func (s *sim) set(w Swap) bool {
 		s.violate("a value is written twice")
 	}
 	s.seen[string(w.New)] = true
-	if v.confirmed {
+	if v.parted {
+		delete(s.made, w.Node)
+	} else if v.confirmed {
 		if made, ok := s.made[w.Node]; !ok || s.causes[w.Node][made.Source] == 0 {
 			s.violate("%s is confirmed before its merge is published with its cause", w.Node)
 		}
@@ -182,13 +197,18 @@ func (s *sim) set(w Swap) bool {
 	}
 	if cur != nil {
 		if old, err := decode(w.Node, cur); err == nil && !s.mut.blindWrites {
-			if old.linked && (!v.linked || v.link != old.link || old.confirmed && !v.confirmed || !v.confirmed && v.cause != old.cause) {
+			if old.linked && !old.confirmed && v.parted {
+				s.violate("the link of %s is undone, and was never published", w.Node)
+			}
+			if old.linked && !s.parts(old, v) && (!v.linked || v.link != old.link || old.confirmed && !v.confirmed || !v.confirmed && v.cause != old.cause) {
 				s.violate("the link of %s changes", w.Node)
 			}
 		}
 	}
 	s.kv[w.Node] = w.New
-	s.watch(w.Node, v)
+	if w.Node != epochNode {
+		s.watch(w.Node, v)
+	}
 	return true
 }
 
@@ -203,6 +223,10 @@ func revisionOf(n Node, raw []byte) [8]byte {
 // run is a stitcher on one partition: finish what the slot holds, decide a batch, store it, go on.
 func (a *simActor) run() {
 	ctx := context.Background()
+	if a.slot == nil {
+		a.operate(ctx)
+		return
+	}
 	for {
 		if !a.step() {
 			return
@@ -225,7 +249,10 @@ func (a *simActor) run() {
 			}
 			continue
 		}
-		batch := a.slot.input[from:min(len(a.slot.input), from+1+a.s.rng.IntN(4))]
+		if from >= a.slot.arrived {
+			continue
+		}
+		batch := a.slot.input[from:min(a.slot.arrived, from+1+a.s.rng.IntN(4))]
 		out, err := a.decide(ctx, batch)
 		if errors.Is(err, errSimCrash) {
 			return
@@ -259,7 +286,7 @@ func (a *simActor) decide(ctx context.Context, batch []simRecord) ([]simOutput, 
 	reqs := make([]Request, len(batch))
 	own := map[string]bool{}
 	for i, r := range batch {
-		reqs[i] = Request{Identifiers: r.ids, Cause: r.cause, Source: r.source, Trusted: r.trusted}
+		reqs[i] = Request{Identifiers: r.ids, Cause: r.cause, Source: r.source, Trusted: r.trusted, Operator: r.operator}
 		own[r.cause.Source] = true
 	}
 	res, err := a.resolver.Resolve(ctx, reqs)
@@ -308,22 +335,11 @@ func (a *simActor) publish(ctx context.Context, out []simOutput) bool {
 		if key, ok := a.s.keys[o.record.cause.Source]; ok && key != o.key {
 			a.s.violate("record %s is published under two profiles", o.record.cause.Source)
 		}
+		if _, again := a.s.keys[o.record.cause.Source]; !again {
+			a.s.checkEvent(&o)
+		}
 		a.s.keys[o.record.cause.Source] = o.key
 		a.s.asides[o.record.cause.Source] = o.aside
-		for _, id := range o.record.ids {
-			if isAside(o.aside, id.Node) {
-				continue
-			}
-			at := id.Node
-			for at != o.key {
-				to, ok := a.s.published[at]
-				if !ok {
-					a.s.violate("an event of %s is published under %s before the merges that lead there", id.Node, o.key)
-					break
-				}
-				at = to
-			}
-		}
 	}
 	return a.resolver.Confirm(ctx, losers) == nil
 }
@@ -340,10 +356,17 @@ func (s *sim) publishMerge(m Merge) {
 	}
 	loser, _ := ParseNode(m.Loser)
 	winner, _ := ParseNode(m.Winner)
+	if s.told[loser] { // an older owner sends once more what was sent before the split
+		if s.causes[loser][m.Cause.Source] == 0 {
+			s.violate("the merge of %s is published behind its split", loser)
+		}
+		return
+	}
 	if w, ok := s.published[loser]; ok && w != winner {
 		s.violate("%s is merged into two", loser)
 	}
 	s.published[loser] = winner
+	s.leads(loser, winner)
 	if s.causes[loser] == nil {
 		s.causes[loser] = map[string]int{}
 	}
@@ -392,25 +415,35 @@ func simulate(seed uint64, mut mutation) *sim { return simulateUnder(seed, mut, 
 // simulateUnder runs one seed under a law.
 func simulateUnder(seed uint64, mut mutation, under regime) *sim {
 	s := &sim{rng: rand.New(rand.NewPCG(seed, 7)), mut: mut, kv: map[Node][]byte{}, seen: map[string]bool{}, //nolint:gosec // a simulation
-		published: map[Node]Node{}, made: map[Node]Cause{}, causes: map[Node]map[string]int{}, redirects: map[string][]Merge{}, keys: map[string]Node{}}
+		published: map[Node]Node{}, made: map[Node]Cause{}, causes: map[Node]map[string]int{}, redirects: map[string][]Merge{}, keys: map[string]Node{}, undone: newUndone()}
 	s.law = newLaw(s.rng, under)
 	s.faults = s.rng.IntN(6)
 	crashes := s.rng.IntN(4)
 	all := simIdentifiers(s.perType)
 	procs := []*Resolver{NewResolver(nil, 64, s.policy), NewResolver(nil, 8, s.policy)}
+	if under.undoes() {
+		s.orders = 1 + s.rng.IntN(6)
+	}
 	for p := range 1 + s.rng.IntN(3) {
 		slot := &simSlot{}
 		for i := range 1 + s.rng.IntN(6*s.perType/3) {
 			r := simRecord{cause: Cause{Source: fmt.Sprintf("%d:%d", p, i), MessageID: "m", Rule: RuleSameEvent, Time: s.time(s.rng)},
-				source: "s", trusted: s.rng.IntN(2) == 0}
+				source: "s", trusted: s.rng.IntN(2) == 0, partition: p, place: i}
 			for range 1 + []int{0, 1, 1, 1, 2}[s.rng.IntN(5)] {
 				r.ids = append(r.ids, all[s.rng.IntN(len(all))])
 			}
 			slot.input = append(slot.input, r)
 			s.records[r.cause.Source] = r
 		}
+		if slot.arrived = len(slot.input); under.undoes() {
+			slot.arrived = s.rng.IntN(len(slot.input) + 1)
+		}
 		s.slots = append(s.slots, slot)
 		s.spawn(slot, procs)
+	}
+	s.all = all
+	if s.orders > 0 {
+		s.spawn(nil, procs)
 	}
 	stick := s.rng.IntN(12)
 	var cur *simActor
@@ -422,6 +455,7 @@ func simulateUnder(seed uint64, mut mutation, under regime) *sim {
 			s.set(s.late[0])
 			s.late = s.late[1:]
 		}
+		s.arrive()
 		if cur == nil || !slices.Contains(s.actors, cur) || s.rng.IntN(1+stick) == 0 {
 			cur = s.actors[s.rng.IntN(len(s.actors))]
 		}

@@ -200,6 +200,10 @@ func (s *stitch) ready(ctx context.Context, r Node, u *undo) ([]Merge, bool, err
 			_, err := s.finish(ctx, n, v)
 			return nil, false, err
 		case !v.linked, !slices.Contains(u.members, v.parent):
+			was := s.view.values[r].revision
+			if now, err := s.view.fresh(ctx, r); err != nil || now.revision != was {
+				return nil, false, err // somebody else has split them meanwhile
+			}
 			return nil, false, fmt.Errorf("%w: %s is listed, and not linked yet: the record that links it will be read again", ErrChanged, n)
 		case !v.confirmed:
 			m, err := s.merge(ctx, n)
@@ -245,11 +249,18 @@ func (s *stitch) complete(ctx context.Context, r Node, vr *value) error {
 		return err
 	}
 	// The root last: until then whoever meets it does all this again.
-	_, err := s.swap(ctx, r, vr, *vr.part(r, r, vr))
+	if err := s.each(ctx, []Node{r}, func(_ Node, v *value) *value {
+		if v.order == nil { // others were faster
+			return nil
+		}
+		return v.part(r, r, v)
+	}); err != nil {
+		return err
+	}
 	for _, n := range append(rest, append(o.into, r)...) {
 		delete(s.view.values, n)
 	}
-	return err
+	return nil
 }
 
 // each writes values of nodes, until next, which is given the value as it stands, has none to write for any of them.

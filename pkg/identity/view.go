@@ -115,7 +115,7 @@ func (v *view) forget(n Node) {
 }
 
 // root follows what was read by loadPaths from n to its root. It is settled if all links on the way are
-// confirmed, no split is met (see stitch.walk), and compression has nothing to do.
+// confirmed, no split is met (see stitch.walk), the root is not joining another one, and compression has nothing to do.
 func (v *view) root(n Node) (root Node, settled bool) {
 	settled = true
 	steps := 0
@@ -125,5 +125,5 @@ func (v *view) root(n Node) (root Node, settled bool) {
 		n = x.parent
 		steps++
 	}
-	return n, settled && steps <= 1 && x.order == nil
+	return n, settled && steps <= 1 && x.order == nil && !x.joining
 }

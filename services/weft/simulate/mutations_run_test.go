@@ -24,6 +24,12 @@ var (
 	flagHunts    = flag.Int("hunts", 400, "schedules of each shape within which a mutation must be caught")
 )
 
+// The test of pkg/identity that hunts for mutations of the graph, and in how many unions.
+const (
+	graphHunt   = "^TestLong$"
+	graphUnions = 1_000_000
+)
+
 // huntLimit is how long the hunt for one mutation may take.
 const huntLimit = 30 * time.Minute
 
@@ -42,6 +48,13 @@ func TestMutationsAreCaught(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), huntLimit)
 			defer cancel()
 			began := time.Now()
+			if m.graph {
+				out, err := exec.CommandContext(ctx, binary, "-test.run", graphHunt, "-test.failfast", "-identity.unions", fmt.Sprint(graphUnions),
+					"-identity.from", fmt.Sprint(m.from)).CombinedOutput() //nolint:gosec // made here
+				require.Error(t, err, "%s was not caught within %d unions\n%s", m.name, graphUnions, tail(out))
+				t.Logf("%s: %s; %s", m.name, tail(out), time.Since(began).Truncate(time.Second/10))
+				return
+			}
 			hunt := func(test string) ([]byte, error) {
 				return exec.CommandContext(ctx, binary, "-test.run", test, "-test.v", "-test.failfast", "-hunt", //nolint:gosec // made here
 					"-seeds", fmt.Sprint(*flagHunts), "-shape", m.shapes).CombinedOutput()
@@ -86,6 +99,14 @@ func how(out string) string {
 	return "caught: " + tail([]byte(out))
 }
 
+// hunters is the package whose tests must catch the mutation.
+func (m *mutation) hunters() string {
+	if m.graph {
+		return "./pkg/identity"
+	}
+	return "./services/weft/simulate"
+}
+
 func tail(b []byte) string { return string(b[max(0, len(b)-2000):]) }
 
 // build makes the mutated test binary.
@@ -108,7 +129,7 @@ func (m *mutation) build(t *testing.T, here string) string {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(overlay, b, 0o600))
 	binary := filepath.Join(dir, "simulate.test")
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-ldflags", "-s -w", "-o", binary, "./services/weft/simulate")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-ldflags", "-s -w", "-o", binary, m.hunters())
 	cmd.Dir = here
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)

@@ -18,6 +18,8 @@ type mutation struct {
 	breaks string // what it takes away
 	edits  []edit
 	shapes string // where to look for it
+	graph  bool   // the simulation of the identity graph must catch it, which has a shape of its own (pkg/identity),
+	from   uint64 // from this seed on: where schedules that show it are rare
 }
 
 // edit replaces one place of a file.
@@ -26,7 +28,7 @@ type edit struct{ file, old, new string }
 // mutations are the faults. Each takes away one thing that the protocol needs; where the sources change, the
 // edits must follow, which TestMutationsApply sees to.
 func mutations() []mutation {
-	return []mutation{
+	return append(graphMutations(), []mutation{
 		{
 			name: "commit-before-publish", breaks: "Kafka's commit, which the fence believes, comes behind publishing and moves",
 			edits: []edit{{
@@ -252,7 +254,7 @@ func mutations() []mutation {
 			}},
 			shapes: "rows",
 		},
-	}
+	}...)
 }
 
 // apply is a file's text with the edits of it.
