@@ -192,7 +192,7 @@ func TestUndoUnderFaults(t *testing.T) {
 // TestUndoSweep is the same for fixed seeds, and sees that they meet what they are there for.
 func TestUndoSweep(t *testing.T) {
 	carried, setAside := map[CommandKind]int{}, map[Reason]int{}
-	for seed := range uint64(500) {
+	for seed := range uint64(250) {
 		for _, regime := range []regime{parting, strict} {
 			s := simulateUnder(seed, mutation{}, regime)
 			require.Empty(t, s.bad, "seed %d, regime %d", seed, regime)

@@ -8,7 +8,7 @@ import (
 )
 
 // ciUnions is how many unions TestLong makes where nobody asks for more.
-const ciUnions = 10_000
+const ciUnions = 2_000
 
 var (
 	flagUnions = flag.Int("identity.unions", ciUnions, "TestLong goes on until it has made this many unions")
