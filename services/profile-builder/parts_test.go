@@ -74,7 +74,7 @@ func TestSplitProfilesAreAsIfNeverMet(t *testing.T) {
 			require.Eventually(t, func() bool { return e.committed() == int64(len(queue)) }, patience, retry)
 			parts := map[string]string{}
 			for i, p := range []string{first, second} {
-				parts[p] = e.rules.Part(command, i).String()
+				parts[p] = e.rules.Part(command, i, 1).String()
 				want[parts[p]] = want[p]
 				delete(want, p)
 			}
