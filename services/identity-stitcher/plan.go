@@ -44,6 +44,7 @@ type planner struct {
 	rules    *identity.Rules
 	graph    *identity.Graph
 	resolver *identity.Resolver // of graph
+	judges   *judges
 	topics   topic.Set
 	window   time.Duration
 	now      func() time.Time
@@ -68,6 +69,9 @@ func (p *planner) Plan(ctx context.Context, slot keyed.Slot, batch []keyed.Recor
 
 // plan is Plan behind records with these ids, which the slot does not know yet.
 func (p *planner) plan(ctx context.Context, slot keyed.Slot, batch []keyed.Record, before [][]byte) (keyed.Change, error) {
+	if err := p.judges.check(ctx); err != nil {
+		return keyed.Change{}, stopping(err)
+	}
 	now := p.now()
 	items := make([]item, len(batch))
 	for i, r := range batch {
@@ -251,7 +255,7 @@ func stopping(err error) error {
 		return fmt.Errorf("%w: %w", keyed.ErrNewerState, err)
 	case errors.Is(err, identity.ErrLost):
 		return fmt.Errorf("%w: %w", keyed.ErrStateLost, err)
-	case errors.Is(err, identity.ErrOldLayout):
+	case errors.Is(err, identity.ErrOldLayout), errors.Is(err, ErrOtherRules):
 		return fmt.Errorf("%w: %w", stream.ErrStop, err)
 	}
 	return err

@@ -18,43 +18,46 @@ import (
 // Rebuild makes the identity graph and the slots of the stage again. Nothing of the stage may be running. What
 // was read and not published before the loss is decided again, and published when the stage starts.
 func Rebuild(ctx context.Context, cfg config.Config, deps Deps, opt keyed.RebuildOptions) (keyed.RebuildReport, error) {
-	stage, err := newRebuild(ctx, cfg, deps, opt)
+	stage, judges, err := newRebuild(ctx, cfg, deps, opt)
 	if err != nil {
 		return keyed.RebuildReport{}, fmt.Errorf("identity-stitcher: %w", err)
 	}
+	defer judges.leave()
 	return stage.Rebuild(ctx, opt)
 }
 
-func newRebuild(ctx context.Context, cfg config.Config, deps Deps, opt keyed.RebuildOptions) (*keyed.Stage, error) {
+func newRebuild(ctx context.Context, cfg config.Config, deps Deps, opt keyed.RebuildOptions) (*keyed.Stage, *judges, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
 	rules, err := loadRules(cfg.Identity)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	m, err := newMetrics(nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	topics := cfg.Topics.Set()
-	graph := identity.NewGraph(deps.Store, topics.Prefix)
+	graph, judged := identity.NewGraph(deps.Store, topics.Prefix), policy(cfg.Identity, rules)
 	p := &replanner{
 		planner: planner{
-			rules: rules, graph: graph, resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries, policy(cfg.Identity, rules)), topics: topics,
+			rules: rules, graph: graph, resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries, judged), topics: topics,
+			judges: newJudges(deps.Store, deps.Log, topics, rules.Judgement(judged)),
 			window: cfg.Stitcher.DuplicateWindow, now: deps.Now, metrics: m,
 		},
 		store: deps.Store, from: opt.From, published: map[place]bool{}, unnamed: map[string]bool{},
 	}
 	if opt.From.Prefix == topics.Prefix {
 		if p.commits, err = deps.Stream.Committed(ctx, topics.Group(topic.StageStitcher, topics.EventsCollected()), topics.EventsCollected()); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return keyed.NewPlan(keyed.Options{
+	stage, err := keyed.NewPlan(keyed.Options{
 		Stage: topic.StageStitcher, Input: topics.EventsCollected(), Topics: topics, BatchRecords: cfg.Stitcher.BatchRecords,
-		Admit: identity.Admit(deps.Store, keyed.DeploymentKey(topics), rules, stream.ErrStop),
+		Admit: p.judges.admit(identity.Admit(deps.Store, keyed.DeploymentKey(topics), rules, stream.ErrStop)),
 	}, p, keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Now: deps.Now})
+	return stage, p.judges, err
 }
 
 // place is a record of events.collected.

@@ -54,6 +54,7 @@ type Service struct {
 	stage    *keyed.Stage
 	commands *commands.Executor
 	erased   *suppression.Erased
+	judges   *judges
 	log      *zap.Logger
 }
 
@@ -77,11 +78,12 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("identity-stitcher: %w", err)
 	}
 	topics := topic.Set{Prefix: cfg.Topics.Prefix, Partitions: cfg.Topics.Partitions}
-	graph := identity.NewGraph(deps.Store, topics.Prefix)
+	graph, judged := identity.NewGraph(deps.Store, topics.Prefix), policy(cfg.Identity, rules)
 	p := &planner{
 		rules:    rules,
 		graph:    graph,
-		resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries, policy(cfg.Identity, rules)),
+		resolver: identity.NewResolver(graph, cfg.Stitcher.CacheEntries, judged),
+		judges:   newJudges(deps.Store, deps.Log, topics, rules.Judgement(judged)),
 		topics:   topics,
 		window:   cfg.Stitcher.DuplicateWindow,
 		now:      deps.Now,
@@ -93,7 +95,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 		Input:        topics.EventsCollected(),
 		Topics:       topics,
 		BatchRecords: cfg.Stitcher.BatchRecords,
-		Admit:        identity.Admit(deps.Store, keyed.DeploymentKey(topics), rules, stream.ErrStop),
+		Admit:        p.judges.admit(identity.Admit(deps.Store, keyed.DeploymentKey(topics), rules, stream.ErrStop)),
 	}, p, keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Metrics: deps.Metrics, Now: deps.Now})
 	if err != nil {
 		return nil, fmt.Errorf("identity-stitcher: %w", err)
@@ -105,7 +107,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity-stitcher: %w", err)
 	}
-	return &Service{stage: stage, commands: x, erased: p.erased, log: deps.Log}, nil
+	return &Service{stage: stage, commands: x, erased: p.erased, judges: p.judges, log: deps.Log}, nil
 }
 
 // moreCommands are the commands that package commands does not know: what they need of this service, it gives them here.
@@ -146,16 +148,27 @@ func (s *Service) Run(ctx context.Context) error {
 	defer following.Wait()
 	defer stop()
 	following.Go(func() { s.erased.Run(ctx, s.log) })
-	var said error
+	defer s.judges.leave()
+	var said, others error
 	following.Go(func() {
+		select {
+		case <-s.judges.in: // commands change the graph, too
+		case <-ctx.Done():
+			return
+		}
 		if said = s.commands.Run(ctx); said != nil {
 			stop() // the service is not whole without it
+		}
+	})
+	following.Go(func() {
+		if others = s.judges.run(ctx); others != nil {
+			stop()
 		}
 	})
 	err := s.stage.Run(ctx)
 	stop()
 	following.Wait()
-	if err = errors.Join(err, said); err != nil {
+	if err = errors.Join(err, said, others); err != nil {
 		return fmt.Errorf("identity-stitcher: %w", err)
 	}
 	return nil
