@@ -127,7 +127,7 @@ func (d *Decider) Fire(profile string, s *State, now time.Time) Result {
 		r := run{d, profile, name, s, s.Brands[name], now.UnixMilli(), &res}
 		for i := 0; i < len(r.b.Running); {
 			in := &r.b.Running[i]
-			if max(r.b.dueAt(in), in.NotBefore) > r.now || !r.decide(in) {
+			if max(r.b.dueAt(in), in.NotBefore) > r.now || s.told(in.Receipt) || !r.decide(in) {
 				i++
 			}
 		}
@@ -163,6 +163,7 @@ func (d *Decider) Merge(profile string, into *State, from State, now time.Time) 
 		}
 		r.reconcile(before, cause{id: "merge\x00" + profile, at: r.now, merge: true})
 	}
+	into.unite(&from)
 	into.size += from.size
 	d.bound(profile, into, now, &res)
 	return res

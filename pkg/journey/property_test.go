@@ -74,6 +74,25 @@ func (w *world) take(p *person, r journey.Result) {
 }
 
 func (w *world) event(p *person) {
+	e := w.happen(p).decode(w)
+	w.take(p, w.d.Observe(p.key, &p.s, e, w.now))
+}
+
+// record is an event as it lies in Kafka.
+type record struct {
+	body string
+	meta event.Meta
+	at   time.Time // when it happened
+}
+
+func (r record) decode(t require.TestingT) *event.Event {
+	e, err := event.Decode([]byte(r.body), r.meta)
+	require.NoError(t, err)
+	return e
+}
+
+// happen has a person do something.
+func (w *world) happen(p *person) record {
 	w.n++
 	late := rapid.SampledFrom([]time.Duration{0, 0, 0, time.Second, 20 * time.Minute, 3 * time.Hour}).Draw(w.T, "late")
 	at := w.now.Add(-late)
@@ -122,9 +141,7 @@ func (w *world) event(p *person) {
 		p.orders = append(p.orders, w.now.UnixMilli())
 	}
 	m := event.Meta{Source: "web", Brand: "main", MessageID: fmt.Sprint("m", w.n), ReceivedAt: w.now}
-	e, err := event.Decode([]byte(fmt.Sprintf(`{"anonymousId":"a","timestamp":%q,%s}`, at.Format(time.RFC3339Nano), body)), m)
-	require.NoError(w, err)
-	w.take(p, w.d.Observe(p.key, &p.s, e, w.now))
+	return record{fmt.Sprintf(`{"anonymousId":"a","timestamp":%q,%s}`, at.Format(time.RFC3339Nano), body), m, at}
 }
 
 func (w *world) merge() {

@@ -32,6 +32,7 @@ const (
 	ReasonNoConsent      = "no_consent"       // suppressed: nothing is known of a consent
 	ReasonConsentDenied  = "consent_denied"   // suppressed: the person said no
 	ReasonUnsubscribed   = "unsubscribed"     // suppressed: the person used the link
+	ReasonSplit          = "split"            // suppressed: the person turned out to be several after the decision
 	ReasonErased         = "erased"           // suppressed: the person was erased
 	ReasonSuppressedList = "suppression_list" // suppressed: the address is on the operator's list
 	ReasonNoAddress      = "no_address"       // suppressed: no usable address is known

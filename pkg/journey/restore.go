@@ -19,8 +19,9 @@ type Published struct {
 	// Decided says that it ended because it was due, and so bars the cart. Otherwise an event ended it, which
 	// the fold meets again.
 	Decided bool
-	Sent    bool            // a message was made,
-	Lines   []commerce.Line // of these lines; nil: they are not known in full
+	Sent    bool   // a message was made,
+	Known   bool   // of lines that are known in full,
+	Lines   uint64 // with this fingerprint
 }
 
 // PublishedRequest reads a record of activations.requested.
@@ -33,8 +34,8 @@ func PublishedRequest(b []byte) (Published, error) {
 		Receipt: r.Receipt, Journey: r.Journey, Brand: r.Brand, Profile: r.Profile, Cart: r.Cart.ID,
 		ArmedAt: r.ArmedAt, At: r.DecidedAt, Decided: true, Sent: true,
 	}
-	if len(r.Cart.Lines) < MaxLines {
-		p.Lines = r.Cart.Lines
+	if p.Known = r.Cart.Lines != nil && len(r.Cart.Lines) < MaxLines; p.Known {
+		p.Lines = hashLines(r.Cart.Lines)
 	}
 	return p, nil
 }
@@ -73,32 +74,35 @@ func (s *State) Restore(p *Published, over func(receipt string) bool) bool {
 	k, found := b.findDecided(p.Journey, p.Cart)
 	known := found && b.Decided[k].At >= p.At
 	i, runs := b.findRunning(p.Journey, p.Cart)
-	ends := runs && (b.Running[i].Receipt == p.Receipt || p.Decided && !known && !over(b.Running[i].Receipt))
+	// What was armed behind the decision came later, and was met earlier: a live event, while others are told again.
+	ends := runs && (b.Running[i].Receipt == p.Receipt ||
+		p.Decided && !known && b.Running[i].ArmedAt <= p.At && !over(b.Running[i].Receipt))
 	if ends {
 		b.Running = slices.Delete(b.Running, i, i+1)
 	}
 	if !p.Decided || known {
 		return ends
 	}
-	if lines := p.Lines; d.Sent {
-		if lines == nil {
-			lines = b.lines(p.Cart)
+	if d.Lines = p.Lines; d.Sent && !p.Known {
+		lines, last := b.lines(p.Cart)
+		// A cart that was touched later is not the one of which it was said that it had been written about.
+		if d.Lines = hashLines(lines); last > p.At && found && b.Decided[k].Sent {
+			d.Lines = b.Decided[k].Lines
 		}
-		d.Lines = hashLines(lines)
 	}
 	b.decide(d, b.openCarts())
 	return true
 }
 
-// lines are those of an open cart.
-func (b *Brand) lines(cart string) []commerce.Line {
+// lines are those of an open cart, and when it was touched last.
+func (b *Brand) lines(cart string) ([]commerce.Line, int64) {
 	open := b.Carts.Open()
 	for i := range open {
 		if open[i].ID == cart {
-			return open[i].Cart().Lines
+			return open[i].Cart().Lines, open[i].LastActivity
 		}
 	}
-	return nil
+	return nil, 0
 }
 
 // Drop ends running instances without a word, and says whether there were any. which is told when they are due.

@@ -27,6 +27,8 @@ type State struct {
 	Email     Trait             `json:"e,omitzero"`
 	FirstName Trait             `json:"n,omitzero"`
 
+	again []*telling // by part: what of the time before a split is not told in full yet
+
 	size int // about how large it is when stored: as it was read, and what came in since
 }
 
@@ -147,6 +149,9 @@ func (s *State) Due() (time.Time, bool) {
 	first, waits := int64(0), false
 	for _, b := range s.Brands {
 		for i := range b.Running {
+			if s.told(b.Running[i].Receipt) {
+				continue
+			}
 			if t := max(b.dueAt(&b.Running[i]), b.Running[i].NotBefore); !waits || t < first {
 				first, waits = t, true
 			}

@@ -13,18 +13,31 @@ import (
 	"github.com/weft-cdp/weft/pkg/packed"
 )
 
-// StateVersion is the version of a stored State, and its first byte. Version 1 was JSON.
-const StateVersion = 2
+// StateVersion is the version of a stored State, and its first byte. Version 1 was JSON. While a part of a split person is told
+// again, its state begins with tellingVersion, which a binary of before refuses.
+const (
+	StateVersion   = 2
+	tellingVersion = 3
+)
 
 // AppendBinary appends s as it is stored: the version, and then what is known, times relative to a base.
 func (s *State) AppendBinary(b []byte) ([]byte, error) {
-	base := s.newest()
-	b = packed.AppendInt(append(b, StateVersion), base)
+	base, version := s.newest(), byte(StateVersion)
+	if len(s.again) > 0 {
+		version = tellingVersion
+	}
+	b = packed.AppendInt(append(b, version), base)
 	b = s.Email.appendPacked(b, base)
 	b = s.FirstName.appendPacked(b, base)
 	b = packed.AppendLen(b, len(s.Brands))
 	for _, name := range s.brandNames() {
 		b = s.Brands[name].appendPacked(packed.AppendString(b, name), base)
+	}
+	if version == tellingVersion {
+		b = packed.AppendLen(b, len(s.again))
+		for _, t := range s.again {
+			b = t.appendPacked(b, base)
+		}
 	}
 	return b, nil
 }
@@ -44,7 +57,7 @@ func (s *State) UnmarshalBinary(b []byte) error {
 		}
 		s.size = len(b)
 		return nil
-	case b[0] != StateVersion:
+	case b[0] != StateVersion && b[0] != tellingVersion:
 		return fmt.Errorf("%w: journey state of version %d, known %d", packed.ErrNewer, b[0], StateVersion)
 	}
 	r := packed.ReadShared(b)
@@ -56,6 +69,11 @@ func (s *State) UnmarshalBinary(b []byte) error {
 		for range n {
 			name := r.String()
 			s.Brands[name] = readBrand(&r, base)
+		}
+	}
+	if b[0] == tellingVersion {
+		for range r.Len(leastTelling) {
+			s.again = append(s.again, readTelling(&r, base))
 		}
 	}
 	if err := r.Err(); err != nil {
@@ -218,8 +236,7 @@ func (in *Instance) appendPacked(b []byte, last *Instance, base int64) []byte {
 	b = appendRepeated(b, in.Version, last.Version)
 	b = appendRepeated(b, in.Channel, last.Channel)
 	b = packed.AppendString(b, in.Cart)
-	id, err := uuid.Parse(in.Receipt)
-	short := err == nil && id.String() == in.Receipt
+	id, short := shortID(in.Receipt)
 	b = append(b, flag(in.Historical, isHistorical)|flag(in.LastOld, isLastOld)|flag(short, isUUID))
 	if short {
 		b = append(b, id[:]...)
@@ -230,6 +247,12 @@ func (in *Instance) appendPacked(b []byte, last *Instance, base int64) []byte {
 	b = packed.AppendInt(b, base-in.ArmedAt)
 	b = packed.AppendInt(b, base-in.LastOp)
 	return packed.AppendInt(b, in.NotBefore) // 0 in all but the few that could not read their journey
+}
+
+// shortID is a receipt's id in 16 bytes, if it has that form.
+func shortID(receipt string) (uuid.UUID, bool) {
+	id, err := uuid.Parse(receipt)
+	return id, err == nil && id.String() == receipt
 }
 
 func readInstance(r *packed.Reader, last *Instance, base int64) Instance {

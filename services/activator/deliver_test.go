@@ -58,8 +58,8 @@ func transient() error { return connector.Fail(connector.Transient, "come back")
 // willing is people who all want mail.
 func (e *env) willing() people {
 	return people{
-		state: func(context.Context, string) (*journey.State, error) {
-			return &journey.State{Brands: map[string]*journey.Brand{"main": {Consent: map[string]journey.Yes{"email/marketing": {OK: true}}}}}, nil
+		state: func(context.Context, string) (*journey.State, bool, error) {
+			return &journey.State{Brands: map[string]*journey.Brand{"main": {Consent: map[string]journey.Yes{"email/marketing": {OK: true}}}}}, false, nil
 		},
 		suppressed: func(string) bool { return false },
 	}
@@ -234,7 +234,9 @@ func TestLooksAgainBeforeEveryAttempt(t *testing.T) {
 			c := &channel{idempotent: tc.idempotent, answers: []error{tc.answer}}
 			d := e.deliverer(c)
 			c.during = func() {
-				d.people.state = func(context.Context, string) (*journey.State, error) { return &journey.State{Brands: no}, nil }
+				d.people.state = func(context.Context, string) (*journey.State, bool, error) {
+					return &journey.State{Brands: no}, false, nil
+				}
 			}
 			r := e.request("m1")
 			require.Equal(t, tc.want, how(plan(t, d, r)[0]))
@@ -250,11 +252,11 @@ func TestLooksAgainBeforeEveryAttempt(t *testing.T) {
 	plan(t, d, sent)
 	for want, s := range map[string]*journey.State{"away": nil, "consent": {}} {
 		heir := e.deliverer(c)
-		heir.people.state = func(context.Context, string) (*journey.State, error) {
+		heir.people.state = func(context.Context, string) (*journey.State, bool, error) {
 			if s == nil {
-				return nil, errors.New("redis is away")
+				return nil, false, errors.New("redis is away")
 			}
-			return s, nil
+			return s, false, nil
 		}
 		_, err := heir.Plan(t.Context(), keyed.Slot{}, []keyed.Record{e.request("m1")})
 		require.ErrorContains(t, err, want)

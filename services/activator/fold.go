@@ -1,7 +1,9 @@
 package activator
 
 import (
+	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -26,9 +28,17 @@ type fold struct {
 
 var _ keyed.Fold[journey.State] = (*fold)(nil)
 
-// Apply folds one event. Other kinds than events (merges never come here) mean nothing to this version.
+// Apply folds one event, or what else is told of the time before a split. Other kinds (merges and splits never come here)
+// mean nothing to this version.
 func (f *fold) Apply(key string, s *journey.State, r keyed.Record, now time.Time) []keyed.Output {
-	if r.Kind != topic.KindEvent {
+	switch r.Kind {
+	case topic.KindEvent:
+	case topic.KindDecision:
+		f.bring(key, s, &r)
+		return nil
+	case topic.KindRefolded:
+		return f.whole(key, s, &r, now)
+	default:
 		f.metrics.ignored.Inc()
 		f.log.Debug("record of another kind is ignored", zap.String("kind", string(r.Kind)), zap.String("profile", key))
 		return nil
@@ -38,12 +48,43 @@ func (f *fold) Apply(key string, s *journey.State, r keyed.Record, now time.Time
 		f.metrics.rejected.Inc()
 		return []keyed.Output{keyed.Reject(r, topic.StageDecide, event.Reason(err, "invalid_event"), err, f.topics)}
 	}
-	res := f.rules.decider().Observe(key, s, e, now)
+	var res journey.Result
+	if r.Refold {
+		res = f.rules.decider().Again(key, string(r.Key), s, e, now)
+	} else {
+		res = f.rules.decider().Observe(key, s, e, now)
+	}
 	if res.Unreadable != nil {
 		f.metrics.commerce.Inc()
 		f.log.Debug("part of a cart or order event is left out", zap.Error(res.Unreadable), zap.String("source", e.Source), zap.String("message_id", e.MessageID))
 	}
-	return f.outputs(key, &res)
+	return f.outputs(key, s, &res)
+}
+
+// bring takes in what was decided for somebody whom the part of r's key was one with.
+func (f *fold) bring(key string, s *journey.State, r *keyed.Record) {
+	origin, _ := topic.Get(r.Headers, topic.HeaderOrigin)
+	at, err := topic.ParsePosition(origin) // of the same form: topic:partition:offset
+	if err == nil {
+		err = s.Bring(string(r.Key), r.Value, strings.HasSuffix(at.Stage, topic.Set{}.ActivationsRequested()))
+	}
+	if err != nil { // not of the decider's making
+		f.metrics.rejected.Inc()
+		f.log.Warn("decision that is told again can not be read", zap.Error(err), zap.String("profile", key), zap.String("origin", origin))
+	}
+}
+
+// whole ends what is told of the time before a split.
+func (f *fold) whole(key string, s *journey.State, r *keyed.Record, now time.Time) []keyed.Output {
+	var part struct {
+		Time time.Time `json:"time"` // of the command
+	}
+	if err := json.Unmarshal(r.Value, &part); err != nil || part.Time.IsZero() {
+		f.log.Warn("end of a telling does not say of when the split is: now is taken", zap.Error(err), zap.String("profile", key))
+		part.Time = now
+	}
+	res := f.rules.decider().Whole(key, string(r.Key), s, part.Time, now)
+	return f.outputs(key, s, &res)
 }
 
 // Due is when the person's first cart wants to be decided.
@@ -55,16 +96,16 @@ func (f *fold) Timer(key string, s *journey.State, now time.Time) []keyed.Output
 	if f.unfenced != nil && f.unfenced() {
 		res.Unfence()
 	}
-	return f.outputs(key, &res)
+	return f.outputs(key, s, &res)
 }
 
 // Merge unites two people.
 func (f *fold) Merge(key string, into *journey.State, from journey.State, now time.Time) []keyed.Output {
 	res := f.rules.decider().Merge(key, into, from, now)
-	return f.outputs(key, &res)
+	return f.outputs(key, into, &res)
 }
 
-func (f *fold) outputs(key string, res *journey.Result) []keyed.Output {
+func (f *fold) outputs(key string, s *journey.State, res *journey.Result) []keyed.Output {
 	f.metrics.armed.Add(float64(res.Armed))
 	if res.Capped > 0 {
 		f.metrics.capped.Add(float64(res.Capped))
@@ -78,7 +119,7 @@ func (f *fold) outputs(key string, res *journey.Result) []keyed.Output {
 	}
 	for i := range res.Receipts {
 		r := &res.Receipts[i]
-		if f.keep != nil && !f.keep(r) {
+		if f.keep != nil && !f.keep(r) || s.Over(r.Receipt) {
 			continue
 		}
 		f.metrics.settled.WithLabelValues(r.Outcome, r.Reason).Inc()

@@ -14,24 +14,24 @@ import (
 
 // people is what is known of the persons to write to.
 type people struct {
-	state      func(ctx context.Context, profile string) (*journey.State, error) // nil: nothing is known
-	suppressed func(address string) bool                                         // never to be written to
-	erased     *suppression.Erased                                               // nor these
+	state      func(ctx context.Context, profile string) (s *journey.State, split bool, err error) // nil: nothing is known
+	suppressed func(address string) bool                                                           // never to be written to
+	erased     *suppression.Erased                                                                 // nor these
 }
 
 // decided is people as the decide stage knows them.
 func decided(st *store.Client, topics topic.Set, rules *rulebook) people {
 	return people{
 		erased: rules.erased,
-		state: func(ctx context.Context, profile string) (*journey.State, error) {
+		state: func(ctx context.Context, profile string) (*journey.State, bool, error) {
 			f, err := keyed.ReadState[journey.State](ctx, st, topics, topic.StageDecide, journey.StateVersion, profile)
-			return f.State, err
+			return f.State, f.Parted, err
 		},
 		suppressed: func(address string) bool { return rules.decider().Suppressed(address) },
 	}
 }
 
-// overtaken is the end of a message that is not to be sent any more: too old, to somebody who was erased, or by what is known of the
+// overtaken is the end of a message that is not to be sent any more: too old, to somebody who was erased or split, or by what is known of the
 // person now; without outcome if it stands.
 func (d *delivery) overtaken(ctx context.Context, req *journey.Request, uncertain bool) (end, error) {
 	if age := d.now().Sub(time.UnixMilli(req.DecidedAt)); age > d.patience.age {
@@ -43,9 +43,12 @@ func (d *delivery) overtaken(ctx context.Context, req *journey.Request, uncertai
 	if e := d.people.erased; e.HasProfile(req.Profile) || e.HasAddress(req.Brand, req.To) {
 		return orUnknown(uncertain, end{Outcome: journey.Suppressed, Reason: journey.ReasonErased}), nil
 	}
-	s, err := d.people.state(ctx, req.Profile)
+	s, split, err := d.people.state(ctx, req.Profile)
 	if err != nil {
 		return end{}, fmt.Errorf("look at %s again: %w", req.Profile, err)
+	}
+	if split { // its cart and its address may be those of two people
+		return orUnknown(uncertain, end{Outcome: journey.Suppressed, Reason: journey.ReasonSplit}), nil
 	}
 	switch reason := journey.Withdrawn(s, req, d.people.suppressed); reason {
 	case "":

@@ -1,13 +1,12 @@
 package activator
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/weft-cdp/weft/pkg/config"
+	"github.com/weft-cdp/weft/pkg/identity"
 	"github.com/weft-cdp/weft/pkg/journey"
 	"github.com/weft-cdp/weft/pkg/keyed"
 	"github.com/weft-cdp/weft/pkg/topic"
@@ -38,12 +37,12 @@ func newRebuild(ctx context.Context, cfg config.Config, deps Deps, from topic.Se
 	}
 	f := &refold{
 		fold: &fold{topics: topics, rules: s.rules, metrics: m, log: deps.Log}, from: from, began: s.now(),
-		facts: map[string]*fact{}, of: map[string][]*fact{}, since: map[string]int64{},
+		facts: journey.Ends{}, of: map[string][]*journey.End{}, since: map[string]int64{},
 	}
-	f.keep = func(r *journey.Receipt) bool { return f.facts[r.Receipt] == nil && f.lived(r.Journey, r.ArmedAt) }
+	f.keep = func(r *journey.Receipt) bool { return !f.facts.Over(r.Receipt) && f.lived(r.Journey, r.ArmedAt) }
 	return keyed.NewFold(keyed.Options{
 		Stage: topic.StageDecide, Input: topics.EventsIdentified(), Topics: topics,
-		BatchRecords: cfg.Activator.BatchRecords, StateVersion: journey.StateVersion,
+		BatchRecords: cfg.Activator.BatchRecords, StateVersion: journey.StateVersion, Waits: identity.Waits,
 	}, f, keyed.Deps{Stream: deps.Stream, Store: deps.Store, Log: deps.Log, Now: deps.Now})
 }
 
@@ -53,18 +52,12 @@ type refold struct {
 	*fold
 	from  topic.Set
 	began time.Time
-	facts map[string]*fact   // by receipt: some 300 bytes each
-	of    map[string][]*fact // by profile, in the order of their times
-	since map[string]int64   // by journey: when the first instance that was told of was armed
+	facts journey.Ends              // some 300 bytes each
+	of    map[string][]*journey.End // by profile, in the order of their times
+	since map[string]int64          // by journey: when the first instance that was told of was armed
 }
 
 var _ keyed.Restorer[journey.State] = (*refold)(nil)
-
-// fact is the published end of an instance.
-type fact struct {
-	journey.Published
-	past bool // the fold has come to the time of it
-}
 
 // lookBack is how old the carts may be, at the beginning of a rebuild, of a journey that never told of any: as
 // old as one that is new may write about.
@@ -80,8 +73,6 @@ func (f *refold) lived(name string, armedAt int64) bool {
 	return armedAt >= since
 }
 
-func (f *refold) over(receipt string) bool { return f.facts[receipt] != nil }
-
 // InOrder says that order counts: what a cart arms depends on what is armed.
 func (f *refold) InOrder() bool { return true }
 
@@ -89,22 +80,14 @@ func (f *refold) InOrder() bool { return true }
 func (f *refold) Recall(ctx context.Context, read keyed.Reader) error {
 	for p := range f.from.Partitions {
 		_, err := read(ctx, f.from.ActivationsRequested(), p, func(r keyed.Record) error {
-			x, err := journey.PublishedRequest(r.Value)
-			if err != nil {
-				return nil //nolint:nilerr // not of the decider's making: deliver rejects it
-			}
-			f.facts[x.Receipt] = &fact{Published: x}
+			_ = f.facts.Requested(r.Value) // what is not of the decider's making deliver rejects
 			return nil
 		})
 		if err != nil {
 			return err
 		}
 		_, err = read(ctx, f.from.ActivationsSettled(), p, func(r keyed.Record) error {
-			x, forMessage, err := journey.PublishedReceipt(r.Value)
-			if err == nil && (!forMessage || f.facts[x.Receipt] == nil) {
-				f.facts[x.Receipt] = &fact{Published: x}
-			}
-			return err
+			return f.facts.Settled(r.Value)
 		})
 		if err != nil {
 			return err
@@ -117,25 +100,14 @@ func (f *refold) Recall(ctx context.Context, read keyed.Reader) error {
 		}
 	}
 	for _, xs := range f.of {
-		slices.SortFunc(xs, func(a, b *fact) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Receipt, b.Receipt)) })
+		journey.Order(xs)
 	}
 	return nil
 }
 
 // Restore brings back what was decided of a person before a time.
 func (f *refold) Restore(key string, s *journey.State, until time.Time) {
-	f.restore(key, s, until)
-}
-
-func (f *refold) restore(key string, s *journey.State, until time.Time) (changed bool) {
-	for _, x := range f.of[key] { // each time from the first: a batch may be folded again
-		if !until.IsZero() && x.At >= until.UnixMilli() {
-			break
-		}
-		changed = s.Restore(&x.Published, f.over) || changed
-		x.past = true
-	}
-	return changed
+	s.RestoreAll(f.of[key], until, f.facts.Over) // each time from the first: a batch may be folded again
 }
 
 // Apply folds one event. What it arms may have been decided before its time, where clocks differ.
@@ -149,7 +121,7 @@ func (f *refold) Apply(key string, s *journey.State, r keyed.Record, now time.Ti
 func (f *refold) Merge(key string, into *journey.State, from journey.State, now time.Time) []keyed.Output {
 	from.Drop(func(in *journey.Instance, _ int64) bool {
 		x := f.facts[in.Receipt]
-		return x != nil && x.past
+		return x != nil && x.Past
 	})
 	outs := f.fold.Merge(key, into, from, now)
 	into.Drop(f.endedAs(key))
@@ -160,7 +132,7 @@ func (f *refold) Merge(key string, into *journey.State, from journey.State, now 
 func (f *refold) endedAs(key string) func(*journey.Instance, int64) bool {
 	return func(in *journey.Instance, _ int64) bool {
 		x := f.facts[in.Receipt]
-		return x != nil && x.past && x.Profile == key
+		return x != nil && x.Past && x.Profile == key
 	}
 }
 
@@ -173,9 +145,9 @@ func (f *refold) Conclude(key string, end keyed.End, s *journey.State, _ time.Ti
 	if !end.Lives() {
 		return nil, false
 	}
-	changed := f.restore(key, s, time.Time{})
+	changed := s.RestoreAll(f.of[key], time.Time{}, f.facts.Over)
 	dropped := s.Drop(func(in *journey.Instance, due int64) bool {
-		return f.over(in.Receipt) || due < f.began.UnixMilli() && !f.lived(in.Journey, in.ArmedAt)
+		return f.facts.Over(in.Receipt) || due < f.began.UnixMilli() && !f.lived(in.Journey, in.ArmedAt)
 	})
 	return nil, changed || dropped
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/connector"
 	"github.com/weft-cdp/weft/pkg/connector/smtp"
 	"github.com/weft-cdp/weft/pkg/connector/webhook"
+	"github.com/weft-cdp/weft/pkg/identity"
 	"github.com/weft-cdp/weft/pkg/journey"
 	"github.com/weft-cdp/weft/pkg/keyed"
 	"github.com/weft-cdp/weft/pkg/store"
@@ -111,7 +112,7 @@ func build(cfg config.Config, deps Deps) (*Service, error) {
 	}
 	s.decide, err = keyed.NewFold(keyed.Options{
 		Stage: topic.StageDecide, Input: topics.EventsIdentified(), Topics: topics,
-		BatchRecords: cfg.Activator.BatchRecords, Fence: s.fence, StateVersion: journey.StateVersion,
+		BatchRecords: cfg.Activator.BatchRecords, Fence: s.fence, StateVersion: journey.StateVersion, Waits: identity.Waits,
 	}, &fold{topics: topics, rules: s.rules, metrics: m, log: deps.Log, unfenced: s.fence.Overridden}, kd)
 	if err != nil {
 		return nil, err
