@@ -77,7 +77,7 @@ type Merge struct {
 	// for one member the merge with the highest version is the latest.
 	Version int64 `json:"version"`
 	// Days are, for each of Members, the day on which it was first linked, counted from 1 = 2020-01-01 in UTC; 0: before
-	// days were kept. WinnerDay is that of Winner's own node. Both are absent from what earlier versions published.
+	// days were kept. WinnerDay is that of Winner's own node or, if it is a part, of the one of Evidence that stands in it. Both are absent from what earlier versions published.
 	Days      []uint16   `json:"days,omitempty"`
 	WinnerDay uint16     `json:"winnerDay,omitempty"`
 	Cause     Cause      `json:"cause"`

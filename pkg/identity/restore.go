@@ -17,10 +17,11 @@ func Pattern(prefix string) string { return "{" + prefix + "g:??}[0-9a-fp]*" }
 type Restore struct {
 	graph  *Graph
 	put    func(key string, value []byte) error
-	nodes  map[Node]restored      // of every node that was named: about 80 bytes each
-	listed map[Node]Node          // members of a loser whose own links have not been met: under whom they stand
-	states map[Node]*sharedDevice // of devices that have one
+	nodes  map[Node]restored // of every node that was named: about 80 bytes each
+	listed map[Node]Node     // members of a loser whose own links have not been met: under whom they stand
 	linked int
+	undone restoredUndo
+	over   map[Node]*override
 
 	entries [buckets][]byte // as pages hold them, without order
 }
@@ -35,7 +36,7 @@ type restored struct {
 
 // NewRestore hands every page, and what the buckets count, to put, which may keep it.
 func NewRestore(g *Graph, put func(key string, value []byte) error) *Restore {
-	return &Restore{graph: g, put: put, nodes: map[Node]restored{}, listed: map[Node]Node{}}
+	return &Restore{graph: g, put: put, nodes: map[Node]restored{}, listed: map[Node]Node{}, over: map[Node]*override{}}
 }
 
 // Link takes one link in. confirmed says that its merge is known to be wherever it must be; otherwise it will be
@@ -67,9 +68,11 @@ func (r *Restore) Link(m *Merge, confirmed bool) error {
 		x := r.nodes[e.Node]
 		x.degree = min(x.degree+1, maxDegree+1)
 		r.nodes[e.Node] = x
+		r.mention(e.Node, m, 0, true)
 	}
+	r.rise(winner, m.Generation())
 	x := r.nodes[loser]
-	x.parent, x.merged = winner, v.size() > 1
+	x.parent, x.merged = winner, v.people() > 1
 	r.nodes[loser] = x
 	r.linked++
 	delete(r.listed, loser)
@@ -80,7 +83,7 @@ func (r *Restore) Link(m *Merge, confirmed bool) error {
 			r.listed[n] = loser
 		}
 	}
-	r.first(winner, m.WinnerDay, m)
+	r.first(dated(winner, evidence, &v.group), m.WinnerDay, m)
 	if v.size() == 1 {
 		v.days = nil
 	}
@@ -91,6 +94,7 @@ func (r *Restore) Link(m *Merge, confirmed bool) error {
 // that speaks of the node is as near as can be.
 func (r *Restore) first(n Node, d uint16, m *Merge) {
 	x := r.nodes[n]
+	r.mention(n, m, d, false)
 	switch {
 	case len(m.Days) > 0:
 		x.day = d
@@ -136,6 +140,11 @@ func packMembers(m *Merge) (group, error) {
 // again then, until the record that linked it is decided again; but it stays on the lists above, or the versions of
 // merges there, which count members, would go back.
 func (r *Restore) Roots(ctx context.Context) (int, error) {
+	if err := r.applyParted(); err != nil {
+		return 0, err
+	}
+	r.riseUp()
+	r.applyCuts()
 	components := map[Node][]Node{}
 	merges := map[Node]int{}
 	for n, x := range r.nodes {
@@ -157,7 +166,7 @@ func (r *Restore) Roots(ctx context.Context) (int, error) {
 			return 0, err
 		}
 	}
-	if err := r.applyStates(); err != nil {
+	if err := r.override(); err != nil {
 		return 0, err
 	}
 	return r.linked, r.pages(ctx)

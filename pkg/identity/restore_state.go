@@ -2,37 +2,72 @@ package identity
 
 import "fmt"
 
-// State takes in what was published of a device; of several, the last. Its slices of time are forgotten. What a command has
-// said is not looked at.
-func (r *Restore) State(s *NodeState) error {
-	if s.Command != "" {
-		return nil
+// override is what is said of a node beside links.
+type override struct {
+	device     *sharedDevice
+	blocked    bool
+	parted     *value // the link that a split made takes the place of whatever links say
+	generation uint64
+	cuts       []cut
+}
+
+// of is what is said of a node, to be added to.
+func (r *Restore) of(n Node) *override {
+	o := r.over[n]
+	if o == nil {
+		o = &override{}
+		r.over[n] = o
 	}
+	return o
+}
+
+// State takes in what was published of a node: of a device, or by a command. Of several, the last; a device's slices of time
+// are forgotten.
+func (r *Restore) State(s *NodeState) error {
 	n, err := ParseNode(s.Node)
 	if err != nil {
 		return fmt.Errorf("restore state: %w", err)
 	}
-	if r.states == nil {
-		r.states = map[Node]*sharedDevice{}
+	if s.Command == "" {
+		r.of(n).device = s.restored()
+		return nil
 	}
-	if r.states[n] = s.restored(); r.states[n] == nil {
-		delete(r.states, n)
+	r.of(n).blocked = s.Blocked
+	r.rise(n, s.Generation)
+	cuts, err := parseCuts(s.Cuts)
+	if err != nil {
+		return fmt.Errorf("restore state of %s: %w", s.Node, err)
 	}
+	r.undone.said(n, cuts)
 	return nil
 }
 
-// applyStates writes the states of devices into their entries, which links have made; a device without one gets one.
-func (r *Restore) applyStates() error {
-	var touched [buckets]map[Node]*sharedDevice
-	for n, d := range r.states {
+// apply writes what is said of a node into its value.
+func (o *override) apply(v *value) {
+	if o.parted != nil {
+		*v = *o.parted
+	}
+	v.shared, v.blocked = o.device, o.blocked
+	if o.generation > 0 && !v.parted {
+		v.incarnation = o.generation
+	}
+	if !v.linked {
+		v.cuts = o.cuts
+	}
+}
+
+// override writes what is said of nodes into their entries, which links have made; a node without one gets one.
+func (r *Restore) override() error {
+	var touched [buckets]map[Node]*override
+	for n, o := range r.over {
 		m := &touched[bucketOf(n)]
 		if *m == nil {
-			*m = map[Node]*sharedDevice{}
+			*m = map[Node]*override{}
 		}
-		(*m)[n] = d
+		(*m)[n] = o
 	}
-	for b, states := range touched {
-		if len(states) == 0 {
+	for b, over := range touched {
+		if len(over) == 0 {
 			continue
 		}
 		old := r.entries[b]
@@ -43,13 +78,13 @@ func (r *Restore) applyStates() error {
 				return err
 			}
 			n := Node(append(append(make([]byte, 0, nodeBytes), node...), byte(b))) //nolint:gosec // below buckets
-			if d := states[n]; d != nil {
-				delete(states, n)
+			if o := over[n]; o != nil {
+				delete(over, n)
 				v, err := decode(n, raw)
 				if err != nil {
 					return err
 				}
-				v.shared = d
+				o.apply(v)
 				if err := r.write(n, v); err != nil {
 					return err
 				}
@@ -58,13 +93,20 @@ func (r *Restore) applyStates() error {
 			}
 			old = rest
 		}
-		for n, d := range states {
+		for n, o := range over {
 			v := absent(n)
-			v.shared = d
+			if o.apply(v); v.plain() {
+				continue
+			}
 			if err := r.write(n, v); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// plain says whether a value says nothing.
+func (v *value) plain() bool {
+	return !v.linked && v.size() == 1 && v.shared == nil && !v.blocked && v.incarnation == 0 && len(v.cuts) == 0
 }

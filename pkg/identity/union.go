@@ -322,6 +322,17 @@ func (s *stitch) giveUp(ctx context.Context, l Node, vl *value) error {
 	return err
 }
 
+// dated is the node whose day is the winner's in the record of a link: a part has none, it is that of the identifier that
+// was named.
+func dated(winner Node, evidence []Identifier, loser *group) Node {
+	for _, e := range evidence {
+		if winner[0] == rankPart && !loser.has(e.Node) {
+			return e.Node
+		}
+	}
+	return winner
+}
+
 // merge is the record of the link of loser, an unconfirmed link that was crossed; nil if it has been published since, when
 // the cause has left the store.
 func (s *stitch) merge(ctx context.Context, loser Node) (*Merge, error) {
@@ -349,7 +360,7 @@ func (s *stitch) merge(ctx context.Context, loser Node) (*Merge, error) {
 		at, _ := w.find(n)
 		m.Members[i], m.Days[i] = n.String(), w.day(at)
 	}
-	at, _ := w.find(v.link)
+	at, _ := w.find(dated(v.link, v.evidence, &v.group))
 	m.WinnerDay = w.day(at)
 	m.Evidence = make([]Evidence, len(v.evidence))
 	for i, e := range v.evidence {

@@ -108,6 +108,20 @@ func (p *replanner) Recall(ctx context.Context, read keyed.Reader) error {
 					return nil //nolint:nilerr // not of the stitcher's making
 				}
 				return graph.State(&s)
+			case topic.KindSplit:
+				s, err := identity.ParseParted(r.Value)
+				if err != nil {
+					return nil //nolint:nilerr // not of the stage of commands' making
+				}
+				return graph.Parted(&s)
+			case topic.KindPart:
+				s, err := identity.ParsePart(r.Value)
+				if err != nil {
+					return nil //nolint:nilerr // not of the stage of commands' making
+				}
+				return graph.Part(&s)
+			case topic.KindCommand:
+				return nil // what it did stands in the others
 			}
 			m, err := identity.ParseMerge(r.Value)
 			if err != nil {
@@ -155,6 +169,9 @@ type merges struct {
 // was published in the sequence right behind it. Where nothing was cut, a merge that is not there never was: its
 // batch died between the two topics, perhaps the first of its slot.
 func (m *merges) has(loser string, link topic.Position) bool {
+	if link.Stage == topic.StageCommands { // a command is carried out until both stand there
+		return true
+	}
 	first, some := m.first[link.Partition]
 	return m.losers[loser] || m.cut && (!some || link.Seq < first)
 }
@@ -164,6 +181,15 @@ func (p *replanner) readIdentified(ctx context.Context, read keyed.Reader) (*mer
 	seen := &merges{losers: map[string]bool{}, first: map[int]int64{}, unlinked: map[string]identity.Merge{}}
 	for part := range p.from.Partitions {
 		whole, err := read(ctx, p.from.EventsIdentified(), part, func(r keyed.Record) error {
+			if r.Position.Stage == topic.StageCommands { // a split tells again what stands there, and is no batch of the stitcher
+				if r.Kind == topic.KindMerge {
+					if m, err := identity.ParseMerge(r.Value); err == nil {
+						seen.losers[m.Loser] = true
+						seen.unlinked[m.Loser] = m
+					}
+				}
+				return nil
+			}
 			if r.Position.Stage != topic.StageStitcher {
 				seen.cut = true // brought back from ClickHouse, which keeps no positions: the topic itself was cut
 				return nil
