@@ -34,8 +34,8 @@ type tokens struct {
 	rarely   *zap.Logger
 }
 
-// keepToken returns what was kept under a token, or keeps it if there is nothing and there is room.
-const keepToken = `
+// keepFirst returns what was kept under a token first, or keeps it if there is nothing and there is room.
+const keepFirst = `
 local was = redis.call('HGET', KEYS[1], ARGV[1])
 if was then return was end
 if redis.call('HLEN', KEYS[1]) < tonumber(ARGV[3]) then
@@ -45,7 +45,7 @@ end
 return ARGV[2]`
 
 func newTokens(st *store.Client, set topic.Set, log *zap.Logger) *tokens {
-	return &tokens{store: st, prefix: set.Prefix + "hooks.tokens:", script: store.NewScript(keepToken), most: maxSlotTokens, patience: tokenPatience, rarely: rarely(log)}
+	return &tokens{store: st, prefix: set.Prefix + "hooks.tokens:", script: store.NewScript(keepFirst), most: maxSlotTokens, patience: tokenPatience, rarely: rarely(log)}
 }
 
 // of are those of one source; nil if there are none.
