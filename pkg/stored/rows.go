@@ -98,7 +98,7 @@ type mergeRow struct {
 	ReceivedAt time.Time `ch:"received_at"`
 }
 
-// identified makes events and merges of a range.
+// identified makes events and merges of a range, and what splits have said there.
 func identified(ctx context.Context, w Warehouse, p Place) ([]stream.Record, error) {
 	var events []Event
 	err := w.Select(ctx, &events, EventColumns+InPlace, p.Args()...)
@@ -106,7 +106,7 @@ func identified(ctx context.Context, w Warehouse, p Place) ([]stream.Record, err
 		return nil, err
 	}
 	var merges []mergeRow
-	err = w.Select(ctx, &merges, `SELECT offset, loser, winner, message_id, received_at FROM ${database}.identities`+InPlace+` AND n = 0`, p.Args()...)
+	err = w.Select(ctx, &merges, `SELECT offset, loser, winner, message_id, received_at FROM ${database}.identities`+InPlace+` AND n = 0 AND rule != 'split'`, p.Args()...)
 	if err != nil {
 		return nil, err
 	}
@@ -127,6 +127,13 @@ func identified(ctx context.Context, w Warehouse, p Place) ([]stream.Record, err
 		r := record(m.Offset, m.Loser.String(), value)
 		r.Headers = append(topic.MetaHeaders(event.Meta{MessageID: m.MessageID, ReceivedAt: m.ReceivedAt.UTC()}), kind(topic.KindMerge))
 		recs = append(recs, r)
+	}
+	for _, make := range []Maker{parted, toldEvents, toldDecisions, refolded} {
+		more, err := make(ctx, w, p)
+		if err != nil {
+			return nil, err
+		}
+		recs = append(recs, more...)
 	}
 	return p.ordered(recs), nil
 }
@@ -298,13 +305,13 @@ func settled(ctx context.Context, w Warehouse, where string, args ...any) ([]str
 
 // Decisions makes the requests and receipts again that a condition on profile_id and receipt selects, each as it was
 // published, in the order of their places.
-func Decisions(ctx context.Context, w Warehouse, where string) ([]stream.Record, error) {
+func Decisions(ctx context.Context, w Warehouse, where string, args ...any) ([]stream.Record, error) {
 	var rows []toldRow
-	err := w.Select(ctx, &rows, `SELECT offset, profile_id, toUInt64(0) AS version, content AS value, topic, partition FROM ${database}.messages_requested WHERE `+where)
+	err := w.Select(ctx, &rows, `SELECT offset, profile_id, toUInt64(0) AS version, content AS value, topic, partition FROM ${database}.messages_requested WHERE `+where, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read requested messages: %w", err)
 	}
-	ended, err := settled(ctx, w, ` WHERE `+where)
+	ended, err := settled(ctx, w, ` WHERE `+where, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read receipts: %w", err)
 	}

@@ -42,7 +42,7 @@ func TestAnEventOfARow(t *testing.T) {
 				Offset: 7, Brand: m.Brand, Source: m.Source, Type: string(first.Type), Name: first.Name, Profile: uuid.New(),
 				UserID: first.UserID, AnonymousID: first.AnonymousID, PreviousID: first.PreviousID, GroupID: first.GroupID, MessageID: first.MessageID,
 				Time: first.Time, TimeClamped: first.TimeClamped, SentAt: &m.SentAt, ReceivedAt: received, Trusted: m.Trusted, Historical: m.Historical,
-				Flags:      m.AppendFlags(nil),
+				Flags: m.AppendFlags(nil), SetAside: []string{"email:limit", "phone:cut"},
 				Properties: string(first.RawProperties()), Traits: string(first.RawTraits()), Context: string(first.RawContext()),
 			}
 			if at := first.OwnTime(); !at.IsZero() {
@@ -54,6 +54,8 @@ func TestAnEventOfARow(t *testing.T) {
 			meta, err := topic.ParseMeta(r.Headers)
 			require.NoError(t, err)
 			require.Equal(t, m, meta)
+			aside, _ := topic.Get(r.Headers, topic.HeaderSetAside)
+			require.Equal(t, "email:limit,phone:cut", aside)
 			again, err := event.Decode(r.Value, meta)
 			require.NoError(t, err)
 			require.Equal(t, first.Time, again.Time)

@@ -133,7 +133,7 @@ func (h *history) compare(ctx context.Context, until int64) error {
 	h.known, h.until = map[int64]bool{}, until
 	p := h.at
 	p.From, p.To = h.at.To, until
-	for _, table := range []string{"events", "identities", "events_rejected"} {
+	for _, table := range []string{"events", "identities", "events_rejected", "event_parts", "message_parts", "identity_moves"} {
 		var rows []struct {
 			Offset uint64 `ch:"offset"`
 		}
@@ -171,8 +171,9 @@ func (h *history) Next(ctx context.Context) ([]stream.Record, error) {
 		}
 		kept := recs[:0:0]
 		for i := range recs {
-			// A record without a row is a repeat of one that has.
-			if recs[i].Offset >= h.until || h.known[recs[i].Offset] {
+			// A record without a row is a repeat of one that has; of an erasure there are none, and it may be told twice.
+			k, _ := topic.View(recs[i].Headers, topic.HeaderKind)
+			if recs[i].Offset >= h.until || h.known[recs[i].Offset] || topic.Kind(k) == topic.KindErase {
 				kept = append(kept, recs[i])
 			}
 		}

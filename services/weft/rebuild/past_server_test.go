@@ -4,6 +4,7 @@ package rebuild
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"testing"
@@ -133,6 +134,13 @@ func send(t *testing.T, client *stream.Client, set topic.Set) {
 	}
 	const n = 30
 	for i := range n {
+		if i == 12 {
+			for j, r := range toldAgain(t, set, received) {
+				pos := topic.Position{Stage: topic.StageCommands, Seq: int64(j + 1)}
+				r.Headers = append(r.Headers, topic.Header{Key: topic.HeaderPosition, Value: []byte(pos.String())})
+				require.NoError(t, client.Produce(context.Background(), set.EventsIdentified(), 0, []stream.Record{r}))
+			}
+		}
 		m := event.Meta{Source: "shop", Brand: "main", MessageID: fmt.Sprint("m", i), ReceivedAt: received.Add(time.Duration(i) * time.Second), Trusted: true}
 		for range 1 + (i%3)/2 + i/(n*2/3-4)%2 { // around the cut, everything twice
 			put(set.EventsIdentified(), i, topic.StageStitcher, ids[i%2], fmt.Appendf(nil, `{"type":"track","event":"Product Added","userId":"u%d","timestamp":%q,"properties":{"product_id":"p%d","price":%d.50,"cart_id":"c"}}`,
@@ -157,19 +165,47 @@ func send(t *testing.T, client *stream.Client, set topic.Set) {
 	}
 }
 
+// toldAgain is what a split of the second of send's people tells: where it went, its first message, its first event, and that
+// this was all.
+func toldAgain(t *testing.T, set topic.Set, received time.Time) []stream.Record {
+	t.Helper()
+	const member, part, command = "20000000-0000-8000-8000-000000000002", "00000000-0000-8000-8000-000000000009", "c1"
+	encode := func(v any) []byte {
+		b, err := json.Marshal(v)
+		require.NoError(t, err)
+		return b
+	}
+	again := func(origin string, hs ...topic.Header) []topic.Header {
+		return append(hs, topic.Header{Key: topic.HeaderRefold, Value: []byte(command)}, topic.Header{Key: topic.HeaderOrigin, Value: []byte(origin)})
+	}
+	m := event.Meta{Source: "shop", Brand: "main", MessageID: "m1", ReceivedAt: received.Add(time.Second), Trusted: true}
+	settled, err := journey.Encode((&journey.Request{ID: "id1", Receipt: "r1", Journey: "j", Version: "v", Brand: "main", Profile: "10000000-0000-8000-8000-000000000001", DecidedAt: received.UnixMilli() + 1,
+		ArmedAt: received.UnixMilli(), DueAt: received.UnixMilli()}).Settle(journey.Delivered, journey.ReasonSent, "", received.UnixMilli()+100))
+	require.NoError(t, err)
+	return []stream.Record{
+		{Key: []byte(member), Value: encode(identity.Parted{Command: command, Node: member, Into: part, Generation: 3, Time: received, Actor: "ann", Reason: "twins"}),
+			Headers: []topic.Header{kind(topic.KindSplit)}},
+		{Key: []byte(part), Value: settled, Headers: again(set.ActivationsSettled()+":0:1", kind(topic.KindDecision))},
+		{Key: []byte(part), Value: fmt.Appendf(nil, `{"type":"track","event":"Product Added","userId":"u1","timestamp":%q,"properties":{"product_id":"p1","price":1.50,"cart_id":"c"}}`,
+			received.Format(time.RFC3339Nano)), Headers: again(set.EventsIdentified()+":0:1", append(topic.MetaHeaders(m), kind(topic.KindEvent))...)},
+		{Key: []byte(part), Value: encode(identity.Part{Command: command, Node: part, Generation: 3, Cuts: [][2]string{}, Time: received}),
+			Headers: []topic.Header{kind(topic.KindRefolded), {Key: topic.HeaderRefold, Value: []byte(command)}}},
+	}
+}
+
 // effects are what records mean to who reads them, without repetitions.
 func effects(t *testing.T, set topic.Set, name string, recs []stream.Record) []string {
 	t.Helper()
 	var out []string
-	high := int64(-1)
+	highest := map[string]int64{}
 	for _, r := range recs {
 		if text, ok := topic.Get(r.Headers, topic.HeaderPosition); ok {
 			p, err := topic.ParsePosition(text)
 			require.NoError(t, err)
-			if p.Seq <= high {
+			if high, seen := highest[p.Source()]; seen && p.Seq <= high {
 				continue
 			}
-			high = p.Seq
+			highest[p.Source()] = p.Seq
 		}
 		meta, err := topic.ParseMeta(r.Headers)
 		require.NoError(t, err)
@@ -179,6 +215,13 @@ func effects(t *testing.T, set topic.Set, name string, recs []stream.Record) []s
 		case k == string(topic.KindMerge):
 			what = "merge"
 			meta = event.Meta{}
+		case k == string(topic.KindSplit):
+			meta = event.Meta{}
+		case k == string(topic.KindRefolded):
+		case k == string(topic.KindDecision):
+			p, forMessage, err := journey.PublishedReceipt(r.Value)
+			require.NoError(t, err)
+			what = fmt.Sprint(p, forMessage)
 		case name == set.EventsIdentified():
 			e, err := event.Decode(r.Value, meta)
 			require.NoError(t, err)
@@ -192,7 +235,9 @@ func effects(t *testing.T, set topic.Set, name string, recs []stream.Record) []s
 			require.NoError(t, err)
 			what = fmt.Sprint(p, forMessage)
 		}
-		out = append(out, fmt.Sprintf("%d %s %s %+v %q", r.Offset, r.Key, k, meta, what))
+		command, _ := topic.Get(r.Headers, topic.HeaderRefold)
+		origin, _ := topic.Get(r.Headers, topic.HeaderOrigin)
+		out = append(out, fmt.Sprintf("%d %s %s %+v %q %s %s", r.Offset, r.Key, k, meta, what, command, origin))
 	}
 	return out
 }
