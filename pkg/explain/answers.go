@@ -2,8 +2,11 @@ package explain
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // Person is who an identifier belongs to.
@@ -16,6 +19,8 @@ type Person struct {
 	FirstEvent  *time.Time `json:"firstEvent"` // received; null: none is stored
 	LastEvent   *time.Time `json:"lastEvent"`
 	Merges      int        `json:"merges"`
+	Splits      []Split    `json:"splits,omitempty"` // by time: what it was split off from others by
+	SetAside    []SetAside `json:"setAside,omitempty"`
 	Pending     string     `json:"pending,omitempty"` // what is not in the answer yet
 }
 
@@ -25,6 +30,16 @@ type Known struct {
 	FirstSeen *time.Time `json:"firstSeen"` // receipt of the first event known to carry it; null: none is stored
 	// Linked is the link that first tied it to another identifier; null: it is the person's only one.
 	Linked *Link `json:"linked"`
+}
+
+// SetAside is what was set aside of an event that names the person, lately: for whom the event is was decided without it.
+type SetAside struct {
+	Type   string    `json:"type"`   // of the identifier
+	Reason string    `json:"reason"` // limit, untrusted, governor, cut, shared_device, weak, blocked
+	Events uint64    `json:"events"`
+	Last   time.Time `json:"last"`   // receipt of the last of these
+	Stored string    `json:"stored"` // topic:partition:offset of its row in ClickHouse
+	Source string    `json:"source"`
 }
 
 // FormerID is a profile id that was merged into another.
@@ -47,7 +62,15 @@ func (e *Explainer) Show(ctx context.Context, asked Identifier) (*Person, error)
 	if err != nil {
 		return nil, err
 	}
-	out := &Person{Asked: asked, ID: p.id.String(), Merges: len(p.links), Pending: p.pending(), FormerIDs: []FormerID{}}
+	aside, err := e.history.PersonSetAside(ctx, p.id, time.Now().Add(-lately), maxSetAside)
+	if err != nil {
+		return nil, err
+	}
+	out := &Person{Asked: asked, ID: p.id.String(), Merges: len(p.links), Splits: p.splits, Pending: p.pending(), FormerIDs: []FormerID{}}
+	for _, a := range aside {
+		out.SetAside = append(out.SetAside, SetAside{Type: a.Type, Reason: a.Reason, Events: a.Events, Last: a.Last.UTC(), Source: a.Source,
+			Stored: fmt.Sprintf("%s:%d:%d", a.Topic, a.Partition, a.Offset)})
+	}
 	first := map[string]time.Time{}
 	type span struct {
 		events      uint64
@@ -78,18 +101,35 @@ func (e *Explainer) Show(ctx context.Context, asked Identifier) (*Person, error)
 		}
 		out.Identifiers = append(out.Identifiers, k)
 	}
-	winners := map[string]bool{}
-	for _, l := range p.links {
+	winners, ended := map[string]bool{}, map[string]bool{}
+	endings := slices.Clone(p.links)
+	endings = append(endings, p.parts...)
+	slices.SortStableFunc(endings, func(a, b Link) int { return a.Time.Compare(b.Time) })
+	for _, l := range endings {
 		winners[l.Winner] = true
 	}
-	for _, l := range p.links {
+	for _, l := range endings {
 		s := spans[l.Loser]
 		if s.events == 0 && !winners[l.Loser] && l.Moved <= 1 {
 			continue // nobody ever saw it
 		}
+		if ended[l.Loser] || !p.has(l.Loser) {
+			continue // it had ended before, or belongs to somebody from whom this person was split off
+		}
+		ended[l.Loser] = true
 		out.FormerIDs = append(out.FormerIDs, FormerID{ID: l.Loser, Until: l.Time, Into: l.Winner, Events: s.events, First: s.first, Last: s.last})
 	}
 	return out, nil
+}
+
+// Bounds of what a person's answer says of identifiers that were set aside.
+const (
+	lately      = 30 * 24 * time.Hour
+	maxSetAside = 20 // pairs of type and reason: there are more only where somebody makes up types
+)
+
+func (p *person) has(id string) bool {
+	return slices.ContainsFunc(p.members, func(m uuid.UUID) bool { return m.String() == id })
 }
 
 // firstLinks is the earliest link of each identifier.
@@ -119,7 +159,8 @@ type Chain struct {
 	SamePerson bool       `json:"samePerson"`
 	PersonFrom string     `json:"personFrom"`
 	PersonTo   string     `json:"personTo"`
-	Links      []Step     `json:"links"` // from From to To
+	Links      []Step     `json:"links"`           // from From to To
+	Split      *Split     `json:"split,omitempty"` // the last one that went between them
 	Pending    string     `json:"pending,omitempty"`
 }
 
@@ -130,8 +171,9 @@ type Step struct {
 	Link
 }
 
-// Why is the chain of links between two identifiers. There is only one: a link is made only between two people, so the
-// links of a person are a tree. ErrNobody: one of them is unknown.
+// Why is the chain of links between two identifiers. There is only one where nobody was split: a link is made only between two
+// people, so the links of a person are a tree. Where a split has put two identifiers into one part that no link ties, the chain
+// goes over the part. ErrNobody: one of them is unknown.
 func (e *Explainer) Why(ctx context.Context, from, to Identifier) (*Chain, error) {
 	a, err := e.find(ctx, from)
 	if err != nil {
@@ -143,15 +185,32 @@ func (e *Explainer) Why(ctx context.Context, from, to Identifier) (*Chain, error
 	}
 	out := &Chain{From: known(from, a), To: known(to, b), PersonFrom: a.id.String(), PersonTo: b.id.String(), Links: []Step{}}
 	if out.SamePerson = a.id == b.id; !out.SamePerson {
+		out.Split = between(a, b, from.ID, to.ID)
 		return out, nil
 	}
-	steps, ok := b.path(from.ID, to.ID)
+	steps, ok := b.path(b.links, from.ID, to.ID)
+	if !ok {
+		steps, ok = b.path(slices.Concat(b.links, b.parts), from.ID, to.ID)
+	}
 	if !ok {
 		out.Pending = Pending
 		return out, nil
 	}
 	out.Links = steps
 	return out, nil
+}
+
+// between is the last split that gave two identifiers to two people.
+func between(a, b *person, from, to string) *Split {
+	var last *Split
+	for i := range a.splits {
+		s := &a.splits[i]
+		one, other := a.parted[s.Command+" "+from], b.parted[s.Command+" "+to]
+		if one != "" && other != "" && one != other {
+			last = s
+		}
+	}
+	return last
 }
 
 // known is an identifier with its name, where only its id was asked.
@@ -162,8 +221,8 @@ func known(asked Identifier, p *person) Identifier {
 	return asked
 }
 
-// path walks the tree of links.
-func (p *person) path(from, to string) ([]Step, bool) {
+// path walks links.
+func (p *person) path(links []Link, from, to string) ([]Step, bool) {
 	if from == to {
 		return []Step{}, true
 	}
@@ -172,7 +231,7 @@ func (p *person) path(from, to string) ([]Step, bool) {
 		to   string
 	}
 	edges := map[string][]edge{}
-	for i, l := range p.links {
+	for i, l := range links {
 		a, b := l.Between[0].ID, l.Between[1].ID
 		edges[a] = append(edges[a], edge{i, b})
 		edges[b] = append(edges[b], edge{i, a})
@@ -195,28 +254,29 @@ func (p *person) path(from, to string) ([]Step, bool) {
 	}
 	var out []Step
 	for at := to; at != from; at = came[at].to {
-		l := p.links[came[at].link]
+		l := links[came[at].link]
 		out = append(out, Step{From: p.name(came[at].to), To: p.name(at), Link: l})
 	}
 	slices.Reverse(out)
 	return out, true
 }
 
-// Past is the merges of a person over time.
+// Past is the merges and splits of a person over time.
 type Past struct {
 	Asked   Identifier `json:"asked"`
 	ID      string     `json:"id"`
-	Merges  []Link     `json:"merges"` // by time
+	Merges  []Link     `json:"merges"`           // by time
+	Splits  []Split    `json:"splits,omitempty"` // by time
 	Pending string     `json:"pending,omitempty"`
 }
 
-// History is the merges that made a person. ErrNobody: there is no such identifier.
+// History is the merges and splits that made a person. ErrNobody: there is no such identifier.
 func (e *Explainer) History(ctx context.Context, asked Identifier) (*Past, error) {
 	p, err := e.find(ctx, asked)
 	if err != nil {
 		return nil, err
 	}
-	out := &Past{Asked: asked, ID: p.id.String(), Merges: p.links, Pending: p.pending()}
+	out := &Past{Asked: asked, ID: p.id.String(), Merges: p.links, Splits: p.splits, Pending: p.pending()}
 	if out.Merges == nil {
 		out.Merges = []Link{}
 	}

@@ -35,10 +35,12 @@ type History interface {
 	CurrentPerson(ctx context.Context, node uuid.UUID) (uuid.UUID, error)
 	// PersonMembers is the nodes of a person today, itself included.
 	PersonMembers(ctx context.Context, person uuid.UUID) ([]uuid.UUID, error)
-	// PersonLinks is the evidence of the merges that made a person, by time; the pieces of one merge are together.
+	// PersonLinks is the evidence of the merges and splits that have to do with a person, by time; the pieces of one are together.
 	PersonLinks(ctx context.Context, person uuid.UUID) ([]warehouse.LinkRow, error)
 	// PersonCauses is the stored events that made these links.
 	PersonCauses(ctx context.Context, person uuid.UUID) ([]warehouse.CauseRow, error)
+	// PersonSetAside is what was set aside of the person's events that were received since a time, the last first.
+	PersonSetAside(ctx context.Context, person uuid.UUID, since time.Time, limit int) ([]warehouse.SetAsideRow, error)
 	// PersonEvents counts the person's events by the profile id that they are stored with.
 	PersonEvents(ctx context.Context, person uuid.UUID) ([]warehouse.ProfileEventsRow, error)
 }
@@ -131,13 +133,33 @@ type Link struct {
 	Loser     string        `json:"loser"`  // the profile id that ended
 	Winner    string        `json:"winner"` // the one it became
 	Moved     int           `json:"moved"`  // identifiers of the loser
+	Said                    // of a link by an operator
+}
+
+// Said is who has said something of identities, and why.
+type Said struct {
+	Actor  string `json:"actor,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Split is a split of a person, as one of its parts has it.
+type Split struct {
+	Command   string     `json:"command"`
+	Time      time.Time  `json:"time"`      // when it was said
+	KnownFrom *time.Time `json:"knownFrom"` // when it was carried out
+	Part      string     `json:"part"`      // the profile id that the part got
+	Members   int        `json:"members"`   // identifiers of this person that went there
+	Said
 }
 
 // person is all that ClickHouse holds of one.
 type person struct {
 	id       uuid.UUID
 	members  []uuid.UUID
-	links    []Link
+	links    []Link                // the merges between these members
+	splits   []Split               // by time
+	parts    []Link                // each member with the part that it went to, of these splits
+	parted   map[string]string     // by command and id: the part that it went to, whoever has that now
 	names    map[string]Identifier // by id
 	complete bool                  // every merge is there
 }
@@ -160,12 +182,13 @@ func (e *Explainer) load(ctx context.Context, id uuid.UUID) (*person, error) {
 		}
 	}
 	p.link(rows, causes)
-	// Each merge ends one of the person's ids.
-	p.complete = len(p.links) >= len(p.members)-1
 	return p, nil
 }
 
-// link makes links of the pieces of evidence.
+// ruleSplit is the rule of rows that tie the members of a split person to their parts.
+const ruleSplit = "split"
+
+// link makes links of the pieces of evidence. After a split some have to do with others as well: those are left out.
 func (p *person) link(rows []warehouse.LinkRow, causes []warehouse.CauseRow) {
 	type when struct {
 		messageID string
@@ -175,32 +198,78 @@ func (p *person) link(rows []warehouse.LinkRow, causes []warehouse.CauseRow) {
 	for _, c := range causes {
 		events[when{c.MessageID, c.ReceivedAt.UnixMilli()}] = c
 	}
+	is := make(map[string]bool, len(p.members))
+	for _, m := range p.members {
+		is[m.String()] = true
+	}
+	p.parted = map[string]string{}
+	lost := map[string]bool{}
 	for i := 0; i < len(rows); {
 		r, end := rows[i], i+1
 		for end < len(rows) && rows[end].Loser == r.Loser && rows[end].Cause == r.Cause {
 			end++
 		}
-		l := Link{
-			Rule: r.Rule, Time: r.Time.UTC(), Loser: r.Loser.String(), Winner: r.Winner.String(), Moved: int(r.Members),
-			Event:   Event{MessageID: r.MessageID, Position: r.Cause},
-			Between: [2]Identifier{{ID: r.Winner.String()}, {ID: r.Loser.String()}},
+		if is[r.Loser.String()] {
+			lost[r.Loser.String()] = true
 		}
-		if r.KnownFrom.Unix() > 0 {
-			known := r.KnownFrom.UTC()
-			l.KnownFrom = &known
-		}
+		l := linkOf(rows[i:end])
 		if c, ok := events[when{r.MessageID, r.Time.UnixMilli()}]; ok {
 			l.Event.Source, l.Event.Brand, l.Event.Type, l.Event.Name = c.Source, c.Brand, c.Type, c.Name
 			l.Event.Stored = fmt.Sprintf("%s:%d:%d", c.Topic, c.Partition, c.Offset)
 		}
-		if end-i == len(l.Between) { // the two that the event carried
-			for n, piece := range rows[i:end] {
-				l.Between[n] = Identifier{ID: piece.Node.String(), Type: piece.Type, Value: piece.Value}
-				p.names[l.Between[n].ID] = l.Between[n]
+		i = end
+		for _, id := range l.Between {
+			if id.Type != "" && is[id.ID] {
+				p.names[id.ID] = id
 			}
 		}
-		p.links = append(p.links, l)
-		i = end
+		switch whole := is[l.Between[0].ID] && is[l.Between[1].ID]; {
+		case l.Rule == ruleSplit:
+			p.part(l, whole)
+		case whole:
+			p.links = append(p.links, l)
+		}
+	}
+	delete(lost, p.id.String())
+	// Each merge, and each split, ends the ids of others.
+	p.complete = len(lost) >= len(is)-1
+}
+
+// linkOf is the link that pieces of evidence are of.
+func linkOf(pieces []warehouse.LinkRow) Link {
+	r := pieces[0]
+	l := Link{
+		Rule: r.Rule, Time: r.Time.UTC(), Loser: r.Loser.String(), Winner: r.Winner.String(), Moved: int(r.Members),
+		Event: Event{MessageID: r.MessageID, Position: r.Cause}, Said: Said{Actor: r.Actor, Reason: r.Reason},
+		Between: [2]Identifier{{ID: r.Winner.String()}, {ID: r.Loser.String()}},
+	}
+	if r.KnownFrom.Unix() > 0 {
+		known := r.KnownFrom.UTC()
+		l.KnownFrom = &known
+	}
+	if len(pieces) == len(l.Between) { // the two that the event carried
+		for n, piece := range pieces {
+			l.Between[n] = Identifier{ID: piece.Node.String(), Type: piece.Type, Value: piece.Value}
+		}
+	}
+	return l
+}
+
+// part notes where a member went in a split; whole says that the part is of this person, too.
+func (p *person) part(l Link, whole bool) {
+	p.parted[l.Event.Position+" "+l.Loser] = l.Winner
+	if !whole {
+		return
+	}
+	p.parts = append(p.parts, l)
+	i := slices.IndexFunc(p.splits, func(s Split) bool { return s.Command == l.Event.Position && s.Part == l.Winner })
+	if i < 0 {
+		i = len(p.splits)
+		p.splits = append(p.splits, Split{Command: l.Event.Position, Time: l.Time, KnownFrom: l.KnownFrom, Part: l.Winner, Said: l.Said})
+	}
+	p.splits[i].Members++
+	if k := l.KnownFrom; k != nil && (p.splits[i].KnownFrom == nil || k.Before(*p.splits[i].KnownFrom)) {
+		p.splits[i].KnownFrom = k
 	}
 }
 

@@ -52,14 +52,38 @@ func (p *Person) Print(out io.Writer) error {
 			return err
 		}
 	}
+	for _, s := range p.Splits {
+		fmt.Fprintf(out, "\n%s\n", s.text())
+	}
+	if len(p.SetAside) > 0 {
+		fmt.Fprintln(out)
+		fmt.Fprintln(w, "SET ASIDE\tWHY\tEVENTS\tLAST\tOF")
+		for _, a := range p.SetAside {
+			fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", plain(a.Type), plain(a.Reason), a.Events, moment(&a.Last), plain(a.Source))
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
 	return printPending(out, p.Pending)
 }
+
+// text is a split in a line.
+func (s *Split) text() string {
+	return fmt.Sprintf("%s  split off as %s (%s) by %s, command %s", s.Time.Format(timeText), s.Part, count(s.Members, "identifier"), s.by(), plain(s.Command))
+}
+
+// by is who has said it, and why.
+func (s *Said) by() string { return plain(s.Actor) + ": " + plain(s.Reason) }
 
 // Print writes a chain for a terminal.
 func (c *Chain) Print(out io.Writer) error {
 	from, to := plain(c.From.String()), plain(c.To.String())
 	if !c.SamePerson {
 		fmt.Fprintf(out, "%s and %s are not one person:\n  %s is %s\n  %s is %s\n", from, to, from, c.PersonFrom, to, c.PersonTo)
+		if c.Split != nil {
+			fmt.Fprintf(out, "  split at %s by %s, command %s\n", c.Split.Time.Format(timeText), c.Split.by(), plain(c.Split.Command))
+		}
 		return nil
 	}
 	fmt.Fprintf(out, "%s and %s are one person, %s", from, to, c.PersonFrom)
@@ -89,11 +113,17 @@ func (p *Past) Print(out io.Writer) error {
 		}
 		fmt.Fprintln(out)
 	}
+	for _, s := range p.Splits {
+		fmt.Fprintln(out, s.text())
+	}
 	return printPending(out, p.Pending)
 }
 
 // by is the rule and the event of a link.
 func (l *Link) by() string {
+	if l.Actor != "" { // an operator has said so
+		return plain(l.Rule) + ": " + l.Said.by()
+	}
 	what := l.Event.Type
 	if l.Event.Name != "" {
 		what = fmt.Sprintf("%s %q", what, l.Event.Name)

@@ -39,6 +39,7 @@ type town struct {
 	identities *warehouse.Block[warehouse.Identity]
 	moves      *warehouse.Block[warehouse.Move]
 	events     *warehouse.Block[warehouse.Event]
+	parts      *warehouse.Block[warehouse.EventPart]
 }
 
 func newTown(t *testing.T) *town {
@@ -58,6 +59,7 @@ func newTown(t *testing.T) *town {
 		Explainer: New(w, rules), t: t, w: w, rules: rules, start: time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC),
 		roots: map[identity.Node]identity.Node{}, lists: map[identity.Node][]identity.Node{},
 		identities: warehouse.Identities().NewBlock(), moves: warehouse.Moves().NewBlock(), events: warehouse.Events().NewBlock(),
+		parts: warehouse.EventParts().NewBlock(),
 	}
 }
 
@@ -73,7 +75,7 @@ func (c *town) flush() {
 	for _, b := range []interface {
 		warehouse.Rows
 		Reset()
-	}{c.identities, c.moves, c.events} {
+	}{c.identities, c.moves, c.events, c.parts} {
 		if b.Rows() == 0 {
 			continue
 		}

@@ -55,6 +55,30 @@ const profileEventsSQL = `SELECT profile_id, count() AS events, min(received_at)
 FROM ${database}.events WHERE %s
 GROUP BY profile_id ORDER BY profile_id`
 
+// setAsideSQL counts what was set aside of a person's events.
+const setAsideSQL = `SELECT splitByChar(':', pair)[1] AS type, splitByChar(':', pair)[-1] AS reason, count() AS events, max(e.received_at) AS last,
+    argMax(e.named, (e.received_at, e.at)) AS source,
+    argMax(e.log, (e.received_at, e.at)) AS topic, argMax(e.part, (e.received_at, e.at)) AS partition, argMax(e.at, (e.received_at, e.at)) AS offset
+FROM
+(
+    SELECT arrayJoin(set_aside) AS pair, toString(source) AS named, received_at, toString(topic) AS log, partition AS part, offset AS at FROM ${database}.events
+    WHERE %s
+        AND received_at >= fromUnixTimestamp64Milli(?, 'UTC') AND notEmpty(set_aside)
+) AS e
+GROUP BY type, reason ORDER BY last DESC, type, reason LIMIT ?`
+
+// SetAsideRow is identifiers of one type that were set aside of a person's events, for one reason.
+type SetAsideRow struct {
+	Type      string    `ch:"type"`
+	Reason    string    `ch:"reason"`
+	Events    uint64    `ch:"events"`
+	Last      time.Time `ch:"last"`
+	Source    string    `ch:"source"` // of the last event
+	Topic     string    `ch:"topic"`
+	Partition uint32    `ch:"partition"`
+	Offset    uint64    `ch:"offset"`
+}
+
 // LinkRow is one piece of evidence of a merge, or a member of a split person with its part.
 type LinkRow struct {
 	Loser     uuid.UUID `ch:"loser"`
@@ -153,6 +177,15 @@ func (c *Client) PersonEvents(ctx context.Context, person uuid.UUID) ([]ProfileE
 	return rows, nil
 }
 
+// PersonSetAside is what was set aside of a person's events that were received since a time, the last first.
+func (c *Client) PersonSetAside(ctx context.Context, person uuid.UUID, since time.Time, limit int) ([]SetAsideRow, error) {
+	var rows []SetAsideRow
+	if err := c.ask(ctx, &rows, fmt.Sprintf(setAsideSQL, eventsOf(membersOf(person))), since.UnixMilli(), limit); err != nil {
+		return nil, fmt.Errorf("count what was set aside of a person's events: %w", err)
+	}
+	return rows, nil
+}
+
 func membersOf(person uuid.UUID) string { return fmt.Sprintf(membersSQL, person) }
 
 func losersOf(person uuid.UUID) string { return fmt.Sprintf(losersSQL, membersOf(person)) }
@@ -161,8 +194,8 @@ func losersOf(person uuid.UUID) string { return fmt.Sprintf(losersSQL, membersOf
 var ErrNoSchema = errors.New("the tables are not there yet: journey-writer makes them at its first start")
 
 // ask is Select for questions about people.
-func (c *Client) ask(ctx context.Context, dest any, sql string) error {
-	err := c.Select(ctx, dest, sql)
+func (c *Client) ask(ctx context.Context, dest any, sql string, args ...any) error {
+	err := c.Select(ctx, dest, sql, args...)
 	if code, ok := serverCode(err); ok && (code == 60 || code == 81) { // UNKNOWN_TABLE, UNKNOWN_DATABASE
 		return fmt.Errorf("%w: %s", ErrNoSchema, strings.ToValidUTF8(err.Error(), "?"))
 	}

@@ -58,6 +58,10 @@ func (v village) PersonLinks(_ context.Context, person uuid.UUID) ([]warehouse.L
 	return []warehouse.LinkRow{first, second}, v.away
 }
 
+func (v village) PersonSetAside(context.Context, uuid.UUID, time.Time, int) ([]warehouse.SetAsideRow, error) {
+	return nil, nil
+}
+
 func (v village) PersonCauses(context.Context, uuid.UUID) ([]warehouse.CauseRow, error) {
 	return nil, v.away
 }

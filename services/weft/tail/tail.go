@@ -69,9 +69,12 @@ type Printer struct {
 }
 
 // Record shows a record of events.collected or events.identified if it is an event that fits. What is no event
-// (merges, the unreadable) is passed over.
+// (merges, the unreadable), or was told before (the events of somebody who was split), is passed over.
 func (p *Printer) Record(r *stream.Record) error {
 	if kind, ok := topic.Get(r.Headers, topic.HeaderKind); ok && topic.Kind(kind) != topic.KindEvent {
+		return nil
+	}
+	if _, again := topic.Get(r.Headers, topic.HeaderRefold); again {
 		return nil
 	}
 	meta, err := topic.ParseMeta(r.Headers)

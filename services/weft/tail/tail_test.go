@@ -30,6 +30,7 @@ func TestLinesAreForPeople(t *testing.T) {
 		record("web", "{\"type\":\"track\",\"event\":\"\\u001b[2Jclear\",\"userId\":\"u\\u202e\",\"properties\":{\"a\":\"x\\ny\",\"1\":1,\"2\":2,\"3\":3,\"4\":4,\"5\":5,\"6\":6,\"long\":\"x\"}}", ""),
 		record("web", `no event`, ""),
 		{Value: []byte(`{}`), Headers: []topic.Header{{Key: topic.HeaderKind, Value: []byte(topic.KindMerge)}}},
+		{Value: []byte(`{"type":"page","userId":"u"}`), Headers: []topic.Header{{Key: topic.HeaderRefold, Value: []byte("c1")}}}, // told before
 	} {
 		require.NoError(t, p.Record(r))
 	}
