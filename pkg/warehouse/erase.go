@@ -47,9 +47,6 @@ OR ` + eventNumber + ` IN (SELECT event FROM ${database}.event_parts WHERE event
 	{TableRedirects, `(profile_id IN (%[1]s) OR current IN (%[1]s)) AND topic != '%[2]s'`},
 }
 
-const messagesOf = `profile_id IN (%[1]s) AND receipt NOT IN (SELECT receipt FROM ${database}.message_parts)
-OR receipt IN (SELECT receipt FROM ${database}.message_parts WHERE person IN (%[1]s))`
-
 // Erasure names a person whose rows are counted or deleted.
 type Erasure struct {
 	Command       string      // the id of the command
