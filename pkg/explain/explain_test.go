@@ -32,5 +32,5 @@ func TestParse(t *testing.T) {
 		require.ErrorIs(t, err, ErrInput, text)
 		require.ErrorContains(t, err, want)
 	}
-	require.Equal(t, "a\uFFFD[31mb", plain("a\x1b[31mb"))
+	require.Equal(t, "a\uFFFD[31mb", Plain("a\x1b[31mb"))
 }

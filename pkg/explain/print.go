@@ -35,9 +35,9 @@ func (p *Person) Print(out io.Writer) error {
 		linked, to, by := "-", "-", "-"
 		if k.Linked != nil {
 			linked, by = moment(&k.Linked.Time), k.Linked.by()
-			to = plain(k.Linked.other(k.ID).String())
+			to = Plain(k.Linked.other(k.ID).String())
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", plain(k.String()), moment(k.FirstSeen), linked, to, by)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", Plain(k.String()), moment(k.FirstSeen), linked, to, by)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -78,7 +78,7 @@ func (s *Said) by() string { return plain(s.Actor) + ": " + plain(s.Reason) }
 
 // Print writes a chain for a terminal.
 func (c *Chain) Print(out io.Writer) error {
-	from, to := plain(c.From.String()), plain(c.To.String())
+	from, to := Plain(c.From.String()), Plain(c.To.String())
 	if !c.SamePerson {
 		fmt.Fprintf(out, "%s and %s are not one person:\n  %s is %s\n  %s is %s\n", from, to, from, c.PersonFrom, to, c.PersonTo)
 		if c.Split != nil {
@@ -93,8 +93,8 @@ func (c *Chain) Print(out io.Writer) error {
 	}
 	fmt.Fprintf(out, ", by %s:\n\n  %s\n", count(len(c.Links), "link"), from)
 	for _, s := range c.Links {
-		fmt.Fprintf(out, "    %s  %s\n      message %s, came in at %s\n", s.Time.Format(timeText), s.by(), plain(s.Event.MessageID), plain(s.Event.Position))
-		fmt.Fprintf(out, "  %s\n", plain(s.To.String()))
+		fmt.Fprintf(out, "    %s  %s\n      message %s, came in at %s\n", s.Time.Format(timeText), s.by(), Plain(s.Event.MessageID), Plain(s.Event.Position))
+		fmt.Fprintf(out, "  %s\n", Plain(s.To.String()))
 	}
 	return nil
 }
@@ -107,7 +107,7 @@ func (p *Past) Print(out io.Writer) error {
 	}
 	for _, l := range p.Merges {
 		fmt.Fprintf(out, "%s  %s (%s) became %s\n  by %s and %s, %s\n  message %s, came in at %s", l.Time.Format(timeText), l.Loser, count(l.Moved, "identifier"), l.Winner,
-			plain(l.Between[0].String()), plain(l.Between[1].String()), l.by(), plain(l.Event.MessageID), plain(l.Event.Position))
+			Plain(l.Between[0].String()), Plain(l.Between[1].String()), l.by(), Plain(l.Event.MessageID), Plain(l.Event.Position))
 		if l.KnownFrom != nil {
 			fmt.Fprintf(out, ", known from %s", moment(l.KnownFrom))
 		}
@@ -132,9 +132,9 @@ func (l *Link) by() string {
 		what = "an event that is not stored"
 	}
 	if l.Event.Source != "" {
-		what += " of " + plain(l.Event.Source)
+		what += " of " + Plain(l.Event.Source)
 	}
-	return plain(l.Rule) + ": " + what
+	return Plain(l.Rule) + ": " + what
 }
 
 // other is the identifier at the other end.
@@ -167,8 +167,8 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// plain takes from text what a terminal would obey: values are what somebody has sent.
-func plain(text string) string {
+// Plain takes from text what a terminal would obey: values are what somebody has sent.
+func Plain(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r

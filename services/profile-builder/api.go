@@ -110,7 +110,7 @@ func (a *api) serve(h http.Header, r *http.Request) (any, *apiError) {
 	if !ok {
 		return nil, refuse(http.StatusNotFound, "unknown_path", "profiles are at GET "+pathPrefix+"{type}/{value}, their orders at GET "+pathPrefix+"{type}/{value}"+ordersSuffix+", who somebody is at GET "+identityPrefix)
 	}
-	if err := a.keys.admit(h, r, "builder.access_keys"); err != nil {
+	if err := a.keys.admit(h, r, "builder.access_keys", false); err != nil {
 		return nil, err
 	}
 	rest, history := cutOrders(rest)
@@ -149,9 +149,9 @@ func cutOrders(escaped string) (rest string, found bool) {
 }
 
 // admit lets a request through that reads, with one of the keys, which stand at path of the configuration. It compares
-// with every key in constant time, whichever matches.
-func (keys accessKeys) admit(h http.Header, r *http.Request, path string) *apiError {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+// with every key in constant time, whichever matches. acts: the request may be one that does more than read.
+func (keys accessKeys) admit(h http.Header, r *http.Request, path string, acts bool) *apiError {
+	if !acts && r.Method != http.MethodGet && r.Method != http.MethodHead {
 		h.Set("Allow", "GET, HEAD")
 		return refuse(http.StatusMethodNotAllowed, "method_not_allowed", "this is read with GET")
 	}

@@ -36,6 +36,8 @@ import (
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/topic"
+	"github.com/weft-cdp/weft/pkg/undo"
+	"github.com/weft-cdp/weft/pkg/warehouse"
 	"github.com/weft-cdp/weft/schemas/audiences"
 )
 
@@ -108,9 +110,19 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("profile-builder: %w", err)
 	}
-	people := &identityAPI{keys: hashKeys(cfg.Builder.AdminKeys), log: deps.Log}
+	people := &identityAPI{keys: hashKeys(cfg.Builder.AdminKeys), log: deps.Log, orders: &commandsAPI{
+		stream: deps.Stream, ledger: undo.NewLedger(deps.Store, topics), topics: topics, loader: identity.NewGraph(deps.Store, topics.Prefix),
+		names: explain.New(nil, rules), log: deps.Log, now: deps.Now,
+	}}
+	if people.orders.now == nil {
+		people.orders.now = time.Now
+	}
 	if deps.History != nil {
 		people.people = explain.New(deps.History, rules)
+	}
+	if wh, ok := deps.History.(*warehouse.Client); ok {
+		folds := func() (undo.Folds, error) { return undo.LoadFolds(cfg) }
+		people.orders.previews = undo.NewPreviewer(undo.NewHistory(wh, rules), rules, folds, undo.LinksOf(wh), people.orders.now)
 	}
 	return &Service{
 		cfg: cfg, log: deps.Log, bind: deps.Listen, stage: stage,

@@ -28,13 +28,18 @@ const (
 type identityAPI struct {
 	keys   accessKeys
 	people *explain.Explainer // nil: there is no ClickHouse
+	orders *commandsAPI
 	log    *zap.Logger
 }
 
 // serve answers one request; rest is what stands behind the prefix, still escaped.
 func (a *identityAPI) serve(h http.Header, r *http.Request, rest string) (any, *apiError) {
-	if err := a.keys.admit(h, r, "builder.admin_keys"); err != nil {
+	acts := rest == "commands" || rest == "preview" || strings.HasPrefix(rest, "commands/")
+	if err := a.keys.admit(h, r, "builder.admin_keys", acts); err != nil {
 		return nil, err
+	}
+	if acts {
+		return a.orders.serve(r, rest)
 	}
 	if a.people == nil {
 		return nil, refuse(http.StatusNotFound, "no_history", "clickhouse.addresses is not configured for this profile-builder, so nobody's history can be read here")

@@ -25,7 +25,7 @@ const identityTimeout = 2 * time.Minute
 func newIdentityCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "identity",
-		Short: "Ask who somebody is, and why: show, why, history",
+		Short: "Ask who somebody is, and why, and take it back: show, why, split",
 		Long: `Ask who an identifier belongs to, which links made these identifiers one person, and when.
 
 Somebody is named by a profile id, current or former, or by TYPE:VALUE as it stands in events: email:ann@example.com,
@@ -38,7 +38,9 @@ docs/http.md. Needs clickhouse.addresses, and the identity.key_file of the servi
 		Args:    unknownCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newIdentityShowCommand(a), newIdentityWhyCommand(a), newIdentityHistoryCommand(a), newIdentityRulesCommand(a))
+	cmd.AddCommand(newIdentityShowCommand(a), newIdentityWhyCommand(a), newIdentityHistoryCommand(a), newIdentityRulesCommand(a),
+		newIdentitySplitCommand(a), newIdentityLinkCommand(a), newIdentityBlockCommand(a), newIdentityUnblockCommand(a), newIdentityReleaseCommand(a),
+		newIdentityRejectCommand(a), newIdentityCommandsCommand(a))
 	return cmd
 }
 

@@ -35,8 +35,8 @@ func newIdentityRulesTestCommand(a *app) *cobra.Command {
 		Use:   "test RULES EVENT",
 		Short: "Print the identifiers that a rules file finds in events",
 		Long: `Print the identifiers that a rules file finds in events, in the order of their ids: type, normalised value and node, the id
-that a profile has whose first identifier it is, and whether it is known, a device or weak; or why one is ignored; and what the event
-is for the devices in it: a log-in, a log-out, or without a name. RULES is a rules file, or 'shipped'. EVENT has events
+that a profile has whose first identifier it is, and whether it is known, a device or weak; or why one is ignored; and what the
+event is for the devices in it: a log-in, a log-out, or without a name. RULES is a rules file, or 'shipped'. EVENT has events
 as JSON objects, one after another; - is the standard input. Nothing is connected to. The nodes are those of this deployment if
 its identity.key_file is there, else of a key of zeros, which is told. identity.default_region counts.
 Exit status 0 if every event names somebody, else 1.`,
