@@ -3,7 +3,6 @@
 package keyed
 
 import (
-	"context"
 	"fmt"
 	"testing"
 
