@@ -59,7 +59,7 @@ func (p *Person) Print(out io.Writer) error {
 		fmt.Fprintln(out)
 		fmt.Fprintln(w, "SET ASIDE\tWHY\tEVENTS\tLAST\tOF")
 		for _, a := range p.SetAside {
-			fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", plain(a.Type), plain(a.Reason), a.Events, moment(&a.Last), plain(a.Source))
+			fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", Plain(a.Type), Plain(a.Reason), a.Events, moment(&a.Last), Plain(a.Source))
 		}
 		if err := w.Flush(); err != nil {
 			return err
@@ -70,11 +70,11 @@ func (p *Person) Print(out io.Writer) error {
 
 // text is a split in a line.
 func (s *Split) text() string {
-	return fmt.Sprintf("%s  split off as %s (%s) by %s, command %s", s.Time.Format(timeText), s.Part, count(s.Members, "identifier"), s.by(), plain(s.Command))
+	return fmt.Sprintf("%s  split off as %s (%s) by %s, command %s", s.Time.Format(timeText), s.Part, count(s.Members, "identifier"), s.by(), Plain(s.Command))
 }
 
 // by is who has said it, and why.
-func (s *Said) by() string { return plain(s.Actor) + ": " + plain(s.Reason) }
+func (s *Said) by() string { return Plain(s.Actor) + ": " + Plain(s.Reason) }
 
 // Print writes a chain for a terminal.
 func (c *Chain) Print(out io.Writer) error {
@@ -82,7 +82,7 @@ func (c *Chain) Print(out io.Writer) error {
 	if !c.SamePerson {
 		fmt.Fprintf(out, "%s and %s are not one person:\n  %s is %s\n  %s is %s\n", from, to, from, c.PersonFrom, to, c.PersonTo)
 		if c.Split != nil {
-			fmt.Fprintf(out, "  split at %s by %s, command %s\n", c.Split.Time.Format(timeText), c.Split.by(), plain(c.Split.Command))
+			fmt.Fprintf(out, "  split at %s by %s, command %s\n", c.Split.Time.Format(timeText), c.Split.by(), Plain(c.Split.Command))
 		}
 		return nil
 	}
@@ -122,7 +122,7 @@ func (p *Past) Print(out io.Writer) error {
 // by is the rule and the event of a link.
 func (l *Link) by() string {
 	if l.Actor != "" { // an operator has said so
-		return plain(l.Rule) + ": " + l.Said.by()
+		return Plain(l.Rule) + ": " + l.Said.by()
 	}
 	what := l.Event.Type
 	if l.Event.Name != "" {
