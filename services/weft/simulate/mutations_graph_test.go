@@ -66,7 +66,7 @@ func graphMutations() []mutation {
 		{
 			name: "renewed-by-an-old-look", breaks: "a join is announced anew by what stands there now", graph: true,
 			edits: []edit{
-				{"pkg/identity/union.go", "if err != nil || now.revision == v.revision {", "if err != nil || maxAttempts > 0 {"},
+				{"pkg/identity/union.go", "if err != nil || now.revision == v.revision {", "if err != nil || now.revision == v.revision || maxAttempts > 0 {"},
 			},
 		},
 		{
