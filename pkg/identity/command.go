@@ -19,12 +19,14 @@ const (
 	CommandUnblock CommandKind = "unblock" // it counts again, from now on
 	CommandRelease CommandKind = "release" // the parts of an earlier split may be one person again
 	CommandReject  CommandKind = "reject"  // two identifiers must not be one person
-	CommandErase   CommandKind = "erase"   // a person is forgotten
+	CommandErase   CommandKind = "erase"   // a person is forgotten, and suppressed
+	// CommandUnsuppress lets identifiers that were erased come in again; they begin anew.
+	CommandUnsuppress CommandKind = "unsuppress"
 )
 
 // CommandKinds lists every kind there is.
 func CommandKinds() []CommandKind {
-	return []CommandKind{CommandSplit, CommandLink, CommandBlock, CommandUnblock, CommandRelease, CommandReject, CommandErase}
+	return []CommandKind{CommandSplit, CommandLink, CommandBlock, CommandUnblock, CommandRelease, CommandReject, CommandErase, CommandUnsuppress}
 }
 
 // Command is what an operator has said of identities: the value of a record of identities.commands. Carrying it out twice
@@ -38,7 +40,7 @@ type Command struct {
 	// Person is the profile id as it was shown: split, erase.
 	Person string `json:"person,omitempty"`
 	// Members are all nodes of Person's component as the command was made for it: split, erase. If they have changed it is
-	// refused.
+	// refused. Of unsuppress they are the nodes that may come in again.
 	Members []string `json:"members,omitempty"`
 	// Parts are what Members become, two at least, each in order; each member stands in one: split.
 	Parts [][]string `json:"parts,omitempty"`
@@ -104,14 +106,14 @@ func (c *Command) Check() error {
 			return fmt.Errorf("identifiers[%d].node: %w", i, err)
 		}
 	}
-	if c.Kind != CommandSplit && c.Kind != CommandErase {
+	if c.Kind != CommandSplit && c.Kind != CommandErase && c.Kind != CommandUnsuppress {
 		return nil
 	}
 	return c.checkMembers()
 }
 
 func (c *Command) checkMembers() error {
-	if _, err := ParseNode(c.Person); err != nil {
+	if _, err := ParseNode(c.Person); err != nil && c.Kind != CommandUnsuppress {
 		return fmt.Errorf("person: %w", err)
 	}
 	if len(c.Members) == 0 || len(c.Members) > maxCommandNodes {
@@ -127,7 +129,7 @@ func (c *Command) checkMembers() error {
 		}
 		in[m] = true
 	}
-	if c.Kind == CommandErase {
+	if c.Kind != CommandSplit {
 		return nil
 	}
 	if len(c.Parts) < 2 {

@@ -76,8 +76,67 @@ func (e *Erasure) each(t personTable, f func(where string) error) error {
 	return nil
 }
 
+// Lead is where an erased identifier leads if it comes again.
+type Lead struct {
+	Origin
+	Node, To   uuid.UUID
+	Generation uint64 // of To
+	At         time.Time
+}
+
+// LeadOn keeps where the identifiers lead, so that they are found if they come again. It may be called again.
+func (c *Client) LeadOn(ctx context.Context, e *Erasure, to []Lead, limit time.Duration) error {
+	for i := 0; i < len(to); i += erasedAtOnce {
+		moves, redirects := Moves().NewBlock(), Redirects().NewBlock()
+		for _, l := range to[i:min(i+erasedAtOnce, len(to))] {
+			version := l.Generation << 32                                                                                                        // as that of a split
+			moves.Add(&Move{Origin: l.Origin, Node: l.Node, Incarnation: uint32(l.Generation), Version: version, Person: l.To, KnownFrom: l.At}) //nolint:gosec // below 2^24
+			redirects.Add(&Redirect{Origin: l.Origin, Profile: l.Node, Current: l.To, Version: version})
+		}
+		token := Token{Text: fmt.Sprintf("erase:%s:%d", e.Command, i), Limit: limit}
+		if err := c.Insert(ctx, moves, token, time.Now); err != nil {
+			return fmt.Errorf("keep where identifiers lead: %w", err)
+		}
+		if err := c.Insert(ctx, redirects, token, time.Now); err != nil {
+			return fmt.Errorf("keep where identifiers lead: %w", err)
+		}
+	}
+	return nil
+}
+
+// LinkedKeys is the keys, on identities.linked, of suspended links and of commands that name identifiers of a person.
+func (c *Client) LinkedKeys(ctx context.Context, e *Erasure) ([]string, error) {
+	var keys []string
+	for _, t := range personTables {
+		key := map[string]string{TableSuspensions: "concat(toString(a), '+', toString(b))", TableCommands: "command"}[t.name]
+		if key == "" {
+			continue
+		}
+		err := e.each(t, func(where string) error {
+			var rows []struct {
+				Key string `ch:"k"`
+			}
+			if err := c.Select(ctx, &rows, "SELECT DISTINCT "+key+" AS k FROM ${database}."+t.name+" WHERE "+where+" ORDER BY k"); err != nil {
+				return err
+			}
+			for _, r := range rows {
+				keys = append(keys, r.Key)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("look for a person's suspended links and commands: %w", err)
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys), nil
+}
+
 // CountPerson counts a person's rows, in every table but events_rejected: see EachRejected.
 func (c *Client) CountPerson(ctx context.Context, e *Erasure) ([]TableCount, error) {
+	if err := c.ReloadPersons(ctx); err != nil { // whose a message of a split is
+		return nil, fmt.Errorf("count a person's rows: %w", err)
+	}
 	out := make([]TableCount, len(personTables))
 	for i, t := range personTables {
 		out[i].Table = t.name
@@ -103,6 +162,9 @@ func (c *Client) CountPerson(ctx context.Context, e *Erasure) ([]TableCount, err
 // ErasePerson deletes a person's rows, in every table but events_rejected, and returns when none of them is in a file that
 // ClickHouse reads. It may be called again. What the audit must know of events is kept in erased_rows.
 func (c *Client) ErasePerson(ctx context.Context, e *Erasure) error {
+	if err := c.ReloadPersons(ctx); err != nil {
+		return fmt.Errorf("delete a person's rows: %w", err)
+	}
 	for _, t := range personTables {
 		err := e.each(t, func(where string) error {
 			if t.name == TableEvents {

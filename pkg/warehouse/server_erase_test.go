@@ -43,9 +43,9 @@ func TestAnErasedPersonIsInNoTable(t *testing.T) {
 	}{{moved, 10, 40}, {given, 50, 10}} {
 		receipt := []string{"moved", "given"}[i]
 		insertOne(h.shop, Events(), Event{Origin: x.at, Brand: "b", Source: "web", Profile: id(x.who), Time: h.at(7), ReceivedAt: h.at(7), MessageID: receipt})
-		insertOne(h.shop, EventParts(), EventPart{Origin: h.origin(), Event: x.at, Person: id(x.part), Version: 3, Time: h.at(7), KnownFrom: h.at(8)})
+		insertOne(h.shop, EventParts(), EventPart{Origin: h.origin(), Event: x.at, Person: id(x.part), Version: 3, Brand: "b", Cart: true, CartID: receipt, Time: h.at(7), KnownFrom: h.at(8)})
 		insertOne(h.shop, Receipts(), Receipt{Origin: h.origin(), Brand: "b", ID: receipt, Profile: id(x.who), SettledAt: h.at(7)})
-		insertOne(h.shop, MessageParts(), MessagePart{Origin: h.origin(), Receipt: receipt, Person: id(x.part), Version: 3, ArmedAt: h.at(7), EndedAt: h.at(7), KnownFrom: h.at(8)})
+		insertOne(h.shop, MessageParts(), MessagePart{Origin: h.origin(), Receipt: receipt, Person: id(x.part), Version: 3, Brand: "b", CartID: receipt, ArmedAt: h.at(7), EndedAt: h.at(7), KnownFrom: h.at(8)})
 	}
 	// What the erasure itself says of where the identifier leads.
 	insertOne(h.shop, Moves(), Move{Origin: Origin{Topic: commands}, Node: id(10), Person: id(60), Version: 9, KnownFrom: h.at(9)})

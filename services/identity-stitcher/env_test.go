@@ -189,7 +189,7 @@ func (e *env) read(topicName string) []stream.Record {
 				require.True(e.t, ok)
 				pos, err := topic.ParsePosition(text)
 				require.NoError(e.t, err)
-				require.Equal(e.t, topic.StageStitcher, pos.Stage)
+				require.Contains(e.t, []string{topic.StageStitcher, topic.StageCommands}, pos.Stage)
 				if n, ok := high[pos.Source()]; ok && pos.Seq <= n {
 					continue
 				}

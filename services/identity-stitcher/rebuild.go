@@ -12,6 +12,7 @@ import (
 	"github.com/weft-cdp/weft/pkg/keyed"
 	"github.com/weft-cdp/weft/pkg/store"
 	"github.com/weft-cdp/weft/pkg/stream"
+	"github.com/weft-cdp/weft/pkg/suppression"
 	"github.com/weft-cdp/weft/pkg/topic"
 )
 
@@ -97,8 +98,10 @@ func (p *replanner) Recall(ctx context.Context, read keyed.Reader) error {
 	if err != nil {
 		return err
 	}
+	var erased refill
 	for part := range p.from.Partitions {
 		_, err := read(ctx, p.from.IdentitiesLinked(), part, func(r keyed.Record) error {
+			erased.see(&r)
 			switch r.Kind {
 			case topic.KindSuspend:
 				return nil // a suspended link is none
@@ -143,7 +146,10 @@ func (p *replanner) Recall(ctx context.Context, read keyed.Reader) error {
 	if _, err := graph.Roots(ctx); err != nil {
 		return err
 	}
-	return batch.flush()
+	if err := batch.flush(); err != nil {
+		return err
+	}
+	return erased.apply(ctx, suppression.NewRegister(p.store, p.topics.Prefix))
 }
 
 // forgetGraph deletes all nodes: a graph of which a part is lost is no graph.

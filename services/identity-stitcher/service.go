@@ -35,7 +35,9 @@ import (
 	"github.com/weft-cdp/weft/pkg/stream"
 	"github.com/weft-cdp/weft/pkg/suppression"
 	"github.com/weft-cdp/weft/pkg/topic"
+	"github.com/weft-cdp/weft/pkg/undo"
 	"github.com/weft-cdp/weft/services/identity-stitcher/commands"
+	"github.com/weft-cdp/weft/services/identity-stitcher/erase"
 )
 
 // Deps are the parts that the service stands on. All but Warehouse, Metrics and Now are required.
@@ -102,7 +104,7 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 	}
 	x, err := commands.New(commands.Deps{
 		Stream: deps.Stream, Store: deps.Store, Graph: p.resolver, Rules: rules, Topics: topics, Warehouse: deps.Warehouse,
-		Log: deps.Log.Named("commands"), Metrics: deps.Metrics, Now: deps.Now, More: moreCommands(cfg, deps, p),
+		Log: deps.Log.Named("commands"), Metrics: deps.Metrics, Now: deps.Now, More: moreCommands(deps, p),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("identity-stitcher: %w", err)
@@ -111,8 +113,16 @@ func New(cfg config.Config, deps Deps) (*Service, error) {
 }
 
 // moreCommands are the commands that package commands does not know: what they need of this service, it gives them here.
-func moreCommands(config.Config, Deps, *planner) map[identity.CommandKind]commands.Handler {
-	return map[identity.CommandKind]commands.Handler{}
+func moreCommands(deps Deps, p *planner) map[identity.CommandKind]commands.Handler {
+	d := erase.Deps{
+		Graph: p.resolver, Loader: p.graph, Register: suppression.NewRegister(deps.Store, p.topics.Prefix), Ledger: undo.NewLedger(deps.Store, p.topics),
+		Rules: p.rules, Topics: p.topics,
+	}
+	if w, ok := deps.Warehouse.(erase.Warehouse); ok {
+		d.Warehouse = w
+	}
+	e := erase.New(d)
+	return map[identity.CommandKind]commands.Handler{identity.CommandErase: e.Erase, identity.CommandUnsuppress: e.Let}
 }
 
 // loadRules reads the identity key (made if there is none) and the rules file.
