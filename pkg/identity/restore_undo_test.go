@@ -168,7 +168,7 @@ func TestRestoreAfterUndoing(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, id := range ids {
-				want, got := person(t, g, id.Node), person(t, again, id.Node)
+				want, got := personOf(t, g, id.Node), personOf(t, again, id.Node)
 				if want != got {
 					t.Fatalf("seed %d, compacted %v: %s was %s, and is %s", seed, compacted, id.Node, want, got)
 				}
@@ -178,7 +178,7 @@ func TestRestoreAfterUndoing(t *testing.T) {
 }
 
 // person is all that counts of a node: whose it is, what is known of that person, and of the node.
-func person(t *rapid.T, g *Graph, n Node) string {
+func personOf(t *rapid.T, g *Graph, n Node) string {
 	v := newView(g)
 	root, r, err := v.person(context.Background(), n)
 	if err != nil {
