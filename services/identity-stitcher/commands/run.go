@@ -186,7 +186,8 @@ type outcome struct {
 // end publishes how the command ended, and notes it. no is why it was refused, if it was.
 func (r *Run) end(ctx context.Context, no *refusal) error {
 	now := r.x.deps.Now().UTC()
-	s := &r.status
+	ended := r.status // a copy: it has ended only when it is told
+	s := &ended
 	s.State, s.Ended, s.Step, s.Error, s.Since = undo.Done, &now, "", "", nil
 	if no != nil {
 		s.State, s.Error = undo.Refused, no.Error()
