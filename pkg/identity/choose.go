@@ -9,7 +9,7 @@ import (
 // resolve links of ids, which are in order, all that may be one person, and returns their root.
 //
 // The whole record is judged first on what was read, and then linked; if a link is refused all the same, because others
-// were faster, what they did has been read by then, and the record is judged anew.
+// were faster, the record is judged anew, by what stands there then.
 func (s *stitch) resolve(ctx context.Context, ids []Identifier) (Node, error) {
 	if len(ids) == 0 { // all are blocked
 		return Node{}, nil
@@ -23,7 +23,16 @@ func (s *stitch) resolve(ctx context.Context, ids []Identifier) (Node, error) {
 		if err != nil {
 			return Node{}, err
 		}
-		if no.refused() {
+		one := false
+		if !no.refused() {
+			if one, err = s.one(ctx, root, keep); err != nil {
+				return Node{}, err
+			}
+		}
+		if !one { // some of what was read may be older than a split, and the rest younger
+			for _, id := range ids {
+				s.view.forget(id.Node)
+			}
 			continue
 		}
 		if s.clean && !s.holds {
@@ -47,6 +56,17 @@ func (s *stitch) link(ctx context.Context, ids []Identifier) (Node, refusal, err
 		}
 	}
 	return root, refusal{}, err
+}
+
+// one says whether root is that of all ids, by what was read up to now: of two who were one person when the record was judged,
+// one may have been found elsewhere since, because they were split.
+func (s *stitch) one(ctx context.Context, root Node, ids []Identifier) (bool, error) {
+	for _, id := range ids {
+		if at, _, err := s.find(ctx, id.Node); err != nil || at != root {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // choose sets aside what of ids may not be one person with the rest, and returns the others, in the order in which they
