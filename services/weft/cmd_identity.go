@@ -39,6 +39,7 @@ docs/http.md. Needs clickhouse.addresses, and the identity.key_file of the servi
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newIdentityShowCommand(a), newIdentityWhyCommand(a), newIdentityHistoryCommand(a), newIdentityRulesCommand(a),
+		newIdentityEraseCommand(a), newIdentityErasedCommand(a), newIdentityUnsuppressCommand(a),
 		newIdentitySplitCommand(a), newIdentityLinkCommand(a), newIdentityBlockCommand(a), newIdentityUnblockCommand(a), newIdentityReleaseCommand(a),
 		newIdentityRejectCommand(a), newIdentityCommandsCommand(a))
 	return cmd
