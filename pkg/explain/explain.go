@@ -41,6 +41,8 @@ type History interface {
 	PersonCauses(ctx context.Context, person uuid.UUID) ([]warehouse.CauseRow, error)
 	// PersonSetAside is what was set aside of the person's events that were received since a time, the last first.
 	PersonSetAside(ctx context.Context, person uuid.UUID, since time.Time, limit int) ([]warehouse.SetAsideRow, error)
+	// Suspended is links that caps have stopped, the last first.
+	Suspended(ctx context.Context, f warehouse.SuspendedFilter) ([]warehouse.SuspendedRow, error)
 	// PersonEvents counts the person's events by the profile id that they are stored with.
 	PersonEvents(ctx context.Context, person uuid.UUID) ([]warehouse.ProfileEventsRow, error)
 }

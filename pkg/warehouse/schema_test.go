@@ -144,7 +144,7 @@ func TestSQLSnapshots(t *testing.T) {
 		EventParts().InsertSQL(), MessageParts().InsertSQL(), Suspensions().InsertSQL(), Commands().InsertSQL(),
 		balanceSQL, rejectionsSQL, doublesSQL(), highestSQL(offsetTables), fmt.Sprintf(storedSQL, TableEvents), ledgerSQL,
 		fmt.Sprintf(currentSQL, uuid.Max), fmt.Sprintf(linksSQL, losersOf(uuid.Max)), fmt.Sprintf(causesSQL, losersOf(uuid.Max)),
-		fmt.Sprintf(profileEventsSQL, eventsOf(membersOf(uuid.Max))),
+		fmt.Sprintf(profileEventsSQL, eventsOf(membersOf(uuid.Max))), suspendedSQL,
 	} {
 		fmt.Fprintf(&b, "%s;\n\n", sql)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -62,6 +63,10 @@ func (v village) PersonSetAside(context.Context, uuid.UUID, time.Time, int) ([]w
 	return nil, nil
 }
 
+func (v village) Suspended(_ context.Context, f warehouse.SuspendedFilter) ([]warehouse.SuspendedRow, error) {
+	return []warehouse.SuspendedRow{{A: v.winner, B: v.loser, Cap: f.Cap, Source: f.Source, AType: f.Type, Records: uint64(f.Limit), First: f.Since, Last: f.Since}}, v.away //nolint:gosec // positive
+}
+
 func (v village) PersonCauses(context.Context, uuid.UUID) ([]warehouse.CauseRow, error) {
 	return nil, v.away
 }
@@ -82,6 +87,9 @@ func TestIdentityAPI(t *testing.T) {
 		{name: "show, escaped", path: "show/user_id/a%2Fb", status: 200},
 		{name: "history", path: "history/user_id/a%2Fb", status: 200},
 		{name: "why", path: "why/user_id/a%2Fb/email/a@x.example", status: 200},
+		{name: "suspended", path: "suspended?cap=members_per_person&source=web&type=email&since=2026-03-01T00:00:00Z&limit=7", status: 200},
+		{name: "suspended, too many", path: "suspended?limit=10001", status: 400, code: "invalid_value"},
+		{name: "suspended, no time", path: "suspended?since=yesterday", status: 400, code: "invalid_value"},
 		{name: "nobody", path: "show/email/nobody@x.example", status: 404, code: "unknown_identifier"},
 		{name: "why of nobody", path: "why/user_id/a%2Fb/email/nobody@x.example", status: 404, code: "unknown_identifier"},
 		{name: "a blocked value", path: "show/user_id/null", status: 400, code: "invalid_value"},
@@ -119,10 +127,14 @@ func TestIdentityAPI(t *testing.T) {
 			var body struct {
 				Code, ID   string
 				SamePerson bool
+				Suspended  []explain.SuspendedLink
 			}
 			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &body))
 			require.Equal(t, tc.code, body.Code)
-			if tc.status == 200 {
+			if tc.name == "suspended" {
+				require.Equal(t, "members_per_person web email 7 open", fmt.Sprint(body.Suspended[0].Cap, " ", body.Suspended[0].Source, " ", body.Suspended[0].Between[0].Type,
+					" ", body.Suspended[0].Records, " ", body.Suspended[0].State))
+			} else if tc.status == 200 {
 				require.True(t, body.SamePerson || body.ID == v.winner.String())
 			}
 		})

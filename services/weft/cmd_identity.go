@@ -41,7 +41,7 @@ docs/http.md. Needs clickhouse.addresses, and the identity.key_file of the servi
 	cmd.AddCommand(newIdentityShowCommand(a), newIdentityWhyCommand(a), newIdentityHistoryCommand(a), newIdentityRulesCommand(a),
 		newIdentityEraseCommand(a), newIdentityErasedCommand(a), newIdentityUnsuppressCommand(a),
 		newIdentitySplitCommand(a), newIdentityLinkCommand(a), newIdentityBlockCommand(a), newIdentityUnblockCommand(a), newIdentityReleaseCommand(a),
-		newIdentityRejectCommand(a), newIdentityCommandsCommand(a))
+		newIdentityRejectCommand(a), newIdentityCommandsCommand(a), newIdentitySuspendedCommand(a))
 	return cmd
 }
 
