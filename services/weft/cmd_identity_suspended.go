@@ -52,8 +52,8 @@ func newIdentitySuspendedCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "suspended",
 		Short: "List links that a cap of the governor has stopped, and release or reject them",
-		Long: `List the pairs of identifiers that a cap of identity.governor keeps apart: by which cap, of which source, and what has become of each:
-open, released or rejected by an operator, or joined by other links. The list comes from ClickHouse.`,
+		Long: `List the pairs of identifiers that a cap of identity.governor keeps apart: by which cap, of which source, and what has become
+of each: open, released or rejected by an operator, or joined by other links. The list comes from ClickHouse.`,
 		Example: `  weft identity suspended --cap links_per_identifier --since 24h`,
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -90,8 +90,9 @@ func newSuspendedAnswerCommand(a *app, kind identity.CommandKind, name, short st
 	cmd := &cobra.Command{
 		Use:   name + " [ID...]",
 		Short: short,
-		Long: short + `: those with the given ids, or all open ones of a cap, a source or a type. Each is a command of its own, carried out
-as 'weft identity commands' tells.`,
+		Long: short + `:
+those with the given ids, or all open ones of a cap, a source or a type. Each is a command of its own, carried out as
+'weft identity commands' tells.`,
 		Example: `  weft identity suspended ` + name + ` --cap merges_per_minute --source till --reason "checked with the shop"`,
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			f, err := which.read()
