@@ -100,15 +100,14 @@ func TestSplitKeyIsGone(t *testing.T) {
 	e.send("n", topic.KindEvent, "late as well")
 	e.send("a", topic.KindSplit, `{}`)
 	e.settled()
-	p := e.slot(topic.Partition([]byte("a"), testPartitions))
-	members, err := e.redis.ZMembers(p.timersKey())
-	require.True(t, err != nil || !slices.Contains(members, "a"), members)
+	require.False(t, e.indexed("a"))
 	require.Equal(t, Found[tally]{Live: "0b", Parted: true}, e.found("b"), "nothing came to it yet")
 	require.Equal(t, Found[tally]{Parted: true}, e.found("n"))
 	f := e.found("a")
 	require.Equal(t, "0a", f.Live)
 	require.True(t, f.Parted && f.Waiting)
 	require.Zero(t, f.State.Fired, "its timer waits")
+	require.False(t, e.indexed("0a"))
 	require.Equal(t, 4.0, value(t, s.metrics.gone))
 	stop() // a new owner finds it as it is
 	s = e.parting(partFold{}, fence, e.deps())
@@ -200,4 +199,47 @@ func TestAnOlderBinaryRefusesWhatIsGone(t *testing.T) {
 		require.Equal(t, c, *got)
 	}
 	require.EqualValues(t, cellPlain, (&cell{frozen: true, forward: "p"}).encode()[0])
+}
+
+// indexed says whether a key stands in the index of timers.
+func (e *env) indexed(key string) bool {
+	e.t.Helper()
+	slot := e.slot(topic.Partition([]byte(key), testPartitions))
+	members, err := e.redis.ZMembers(slot.timersKey())
+	return err == nil && slices.Contains(members, key)
+}
+
+// TestAPartThatTakesAnotherInWaitsForItsOwn: the end of another's telling is not the end of its own.
+func TestAPartThatTakesAnotherInWaitsForItsOwn(t *testing.T) {
+	e := newEnv(t)
+	stop := run(t, e.parting(partFold{}, nil, e.deps()).Run)
+	defer stop()
+	e.send("0b", topic.KindMerge, mergeInto("0a"))
+	e.again("0b", topic.KindEvent, "b1")
+	e.again("0b", topic.KindRefolded, "{}")
+	e.settled()
+	require.True(t, e.found("0b").Waiting)
+	e.again("0a", topic.KindEvent, "a1")
+	e.again("0a", topic.KindRefolded, "{}")
+	e.settled()
+	f := e.found("0b")
+	require.Equal(t, "0a", f.Live)
+	require.False(t, f.Waiting)
+	require.Equal(t, map[string]int{"a1": 1, "b1": 1}, f.State.N)
+}
+
+// TestAnUnreadableStateThatIsSplitLeavesNoTimer: nobody can say when it was due, so the index is put right whatever it says.
+func TestAnUnreadableStateThatIsSplitLeavesNoTimer(t *testing.T) {
+	e := newEnv(t)
+	s := e.parting(partFold{}, nil, e.deps())
+	slot := newFoldDecider(s, Fold[tally](partFold{})).slotOf(Slot{}, "a")
+	broken := (&cell{body: []byte("{"), bodyVer: 1}).encode()
+	r, err := slot.commit(context.Background(), commitArgs{states: []stateWrite{{key: "a", val: broken, due: time.UnixMilli(7)}}})
+	require.NoError(t, err)
+	require.True(t, r.ok && e.indexed("a"))
+	stop := run(t, s.Run)
+	defer stop()
+	e.send("a", topic.KindSplit, splitInto("0a"))
+	e.settled()
+	require.False(t, e.indexed("a"))
 }
