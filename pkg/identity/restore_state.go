@@ -77,7 +77,7 @@ func (r *Restore) override() error {
 			if err != nil {
 				return err
 			}
-			n := Node(append(append(make([]byte, 0, nodeBytes), node...), byte(b))) //nolint:gosec // below buckets
+			n := Node(append(append(make([]byte, 0, nodeBytes), node...), byte(b)))
 			if o := over[n]; o != nil {
 				delete(over, n)
 				v, err := decode(n, raw)

@@ -112,11 +112,11 @@ func history(t require.TestingT, g *Graph, rng *rand.Rand, ids []Identifier) *to
 			}
 		case 3:
 			b := one()
-			if err := r.Cut(ctx, a.Node, b.Node); errors.Is(err, ErrOnePerson) {
+			err := r.Cut(ctx, a.Node, b.Node)
+			if errors.Is(err, ErrOnePerson) {
 				continue
-			} else {
-				require.NoError(t, err)
 			}
+			require.NoError(t, err)
 			say(a.Node, func(s *NodeState) { s.Cuts = append(slices.Clone(s.Cuts), [2]string{a.Node.String(), b.Node.String()}) })
 		case 4:
 			blocked := rng.IntN(2) == 0
