@@ -139,8 +139,8 @@ func (h *History) Events(ctx context.Context, members map[string]bool, places []
 		at[i] = fmt.Sprintf("(%d,%d)", p.Partition, p.Offset)
 	}
 	var rows []stored.Event
-	err := h.warehouse.Select(ctx, &rows, stored.EventColumns+` WHERE received_at >= ? AND received_at < ? AND topic IN (`+literals(keys(topics))+
-		`) AND profile_id IN (`+literals(keys(profiles))+`) AND (partition, offset) IN (`+strings.Join(at, ",")+`)`, first.UTC(), last.UTC().Add(time.Second))
+	err := h.warehouse.Select(ctx, &rows, stored.EventColumns+fmt.Sprintf(` WHERE toUnixTimestamp64Milli(received_at) BETWEEN %d AND %d`, first.UnixMilli(), last.UnixMilli())+
+		` AND topic IN (`+literals(keys(topics))+`) AND profile_id IN (`+literals(keys(profiles))+`) AND (partition, offset) IN (`+strings.Join(at, ",")+`)`)
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
 	}

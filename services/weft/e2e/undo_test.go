@@ -55,11 +55,11 @@ func (d *deployment) facts(typ, value string) (string, error) {
 	return fmt.Sprintf("%s orders %v revenue %v carts %d", counts, p["orders"], p["revenue"], len(carts)), nil
 }
 
-// wrongLogin says that the one's account is on the other's telephone.
+// wrongLogin says that the one's account has the other's address.
 func (d *deployment) wrongLogin(c couple, messageID string) {
 	d.t.Helper()
-	body := fmt.Sprintf(`{"messageId":%q,"type":"page","name":"Account","anonymousId":%q,"userId":%q}`, messageID, c.phone, c.user)
-	a := d.post(keyBackend, "/v1/page", body)
+	body := fmt.Sprintf(`{"messageId":%q,"type":"identify","userId":%q,"traits":{"email":%q}}`, messageID, c.user, c.otherEmail)
+	a := d.post(keyBackend, "/v1/identify", body)
 	require.Equal(d.t, http.StatusOK, a.status, a.body)
 }
 
@@ -90,12 +90,12 @@ func (d *deployment) stored(n int) {
 func (d *deployment) splitLink(c couple, args ...string) undo.Status {
 	d.t.Helper()
 	var s undo.Status
-	text := d.run(append([]string{"identity", "split", "--link", "anonymous_id:" + c.phone, "user_id:" + c.user, "--reason", "not his telephone", "--yes", "--json"}, args...)...)
+	text := d.run(append([]string{"identity", "split", "--link", "email:" + c.otherEmail, "user_id:" + c.user, "--reason", "not his address", "--yes", "--json"}, args...)...)
 	require.NoError(d.t, json.Unmarshal([]byte(text), &s), text)
 	return s
 }
 
-// TestSplitThroughTheCommandLine: two people were wrongly joined by a login on somebody else's telephone. After the split
+// TestSplitThroughTheCommandLine: two people were wrongly joined by an account that was given somebody else's address. After the split
 // profiles, carts and what ClickHouse answers are those of a couple that never met; the same event does not join them again;
 // after a release it does.
 func TestSplitThroughTheCommandLine(t *testing.T) {
@@ -118,11 +118,11 @@ func TestSplitThroughTheCommandLine(t *testing.T) {
 		return want("people", 1, d.number("SELECT uniqExact(person_id) FROM orders WHERE person_id = toUUID(%s)", quote(one)))
 	})
 
-	preview := d.run("identity", "split", "--link", "anonymous_id:"+joined.phone, "user_id:"+joined.user, "--dry-run")
+	preview := d.run("identity", "split", "--link", "email:"+joined.otherEmail, "user_id:"+joined.user, "--dry-run")
 	require.Contains(t, preview, "today: "+one)
 	require.Contains(t, preview, "0 orders")
 	var will undo.Preview
-	text := d.run("identity", "split", "--link", "anonymous_id:"+joined.phone, "user_id:"+joined.user, "--dry-run", "--json")
+	text := d.run("identity", "split", "--link", "email:"+joined.otherEmail, "user_id:"+joined.user, "--dry-run", "--json")
 	require.NoError(t, json.Unmarshal([]byte(text), &will), text)
 
 	s := d.splitLink(joined)
@@ -130,7 +130,7 @@ func TestSplitThroughTheCommandLine(t *testing.T) {
 	require.Equal(t, map[string]int{"parts": 2, "identifiers": 5, "events": 6, "messages": s.Counts["messages"]}, s.Counts)
 
 	// The login itself was the account holder's: it goes with the dearer identifier.
-	d.wrongLogin(couple{user: apart.user, phone: apart.laptop}, "right-1")
+	d.wrongLogin(couple{user: apart.user, otherEmail: apart.email}, "right-1")
 	for _, pair := range [][2][2]string{
 		{{"user_id", joined.user}, {"user_id", apart.user}}, {{"anonymous_id", joined.phone}, {"anonymous_id", apart.phone}},
 	} {
@@ -167,10 +167,10 @@ func TestSplitThroughTheCommandLine(t *testing.T) {
 	d.stored(13)
 	require.NotEqual(t, d.profileID("anonymous_id", joined.phone, anyProfile), d.profileID("user_id", joined.user, anyProfile))
 	aside := fmt.Sprint(d.rows(`SELECT set_aside FROM events WHERE message_id = 'wrong-2'`))
-	require.Contains(t, aside, ":cut", "it was resolved without an identifier, because of the split")
+	require.Contains(t, aside, "email:cut", "it was resolved without an identifier, because of the split")
 
 	// until the split is released.
-	require.Contains(t, d.run("identity", "release", s.ID, "--reason", "it is his telephone"), "release done")
+	require.Contains(t, d.run("identity", "release", s.ID, "--reason", "it is his address"), "release done")
 	d.wrongLogin(joined, "wrong-3")
 	d.profileID("anonymous_id", joined.phone, func(p map[string]any) error {
 		a, err := d.profile("user_id", joined.user)
@@ -181,5 +181,70 @@ func TestSplitThroughTheCommandLine(t *testing.T) {
 	})
 	list := d.run("identity", "commands")
 	require.Equal(t, 3, strings.Count(list, "\n"), list)
+	d.healthy()
+}
+
+// manyEvents is the size of the person of TestSplitOfTenThousandEvents.
+const manyEvents = 10_000
+
+// TestSplitOfTenThousandEvents splits a person of ten thousand events, exactly, and prints how long it took; then, joined
+// again, a second time with the stitcher killed on the way.
+func TestSplitOfTenThousandEvents(t *testing.T) {
+	d := deploy(t, options{})
+	c := newCouple("max", d.id)
+	ids := []event{{"anonymousId": c.laptop, "userId": c.user}, {"anonymousId": c.phone}}
+	other := identify(c.phone, "", c.otherEmail)
+	delete(other, "userId")
+	d.send(other)
+	var batch []event
+	for i := range manyEvents {
+		if batch = append(batch, with(ids[i%2], event{"type": "page", "name": "Home"})); len(batch) == 250 {
+			d.send(batch...)
+			batch = batch[:0]
+		}
+	}
+	d.wrongLogin(c, "wrong-1")
+	counts := func(of string, holder, other int) {
+		eventually(t, settleLimit, of, func() error {
+			a, err1 := d.profile("user_id", c.user)
+			b, err2 := d.profile("anonymous_id", c.phone)
+			if err := errors.Join(err1, err2); err != nil {
+				return err
+			}
+			is := func(p map[string]any) string { return fmt.Sprint(p["counts"].(map[string]any)["events"]) }
+			return errors.Join(want("events of the holder", fmt.Sprint(holder), is(a)), want("events of the other", fmt.Sprint(other), is(b)))
+		})
+	}
+	counts("they are one", manyEvents+2, manyEvents+2)
+	d.stored(manyEvents + 2)
+	s := d.splitLink(c)
+	require.Equal(t, undo.Done, s.State, "%+v", s)
+	require.Equal(t, manyEvents+2, s.Counts["events"])
+	took := s.Ended.Sub(*s.Began)
+	t.Logf("split of %d events: %s, %.0f events/s", s.Counts["events"], took.Round(time.Millisecond), float64(s.Counts["events"])/took.Seconds())
+	counts("each has its own", manyEvents/2+1, manyEvents/2+1)
+
+	d.run("identity", "release", s.ID, "--reason", "to do it again")
+	d.run("identity", "link", "email:"+c.otherEmail, "user_id:"+c.user, "--reason", "to do it again")
+	counts("they are one again", manyEvents+2, manyEvents+2)
+	var given undo.Status
+	text := d.run("identity", "split", "--link", "email:"+c.otherEmail, "user_id:"+c.user, "--reason", "once more", "--yes", "--json", "--wait=false")
+	require.NoError(t, json.Unmarshal([]byte(text), &given), text)
+	status := func() undo.Status {
+		var s undo.Status
+		text := d.run("identity", "commands", given.ID, "--json")
+		require.NoError(t, json.Unmarshal([]byte(text), &s), text)
+		return s
+	}
+	eventually(t, settleLimit, "it is being carried out", func() error {
+		if s := status(); s.State == undo.Queued {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	d.processes[stitcher].kill()
+	d.processes[stitcher].start()
+	eventually(t, settleLimit, "it has ended", func() error { return want("state", undo.Done, status().State) })
+	counts("each has its own again", manyEvents/2+1, manyEvents/2+1)
 	d.healthy()
 }
