@@ -327,10 +327,10 @@ func (s *sim) checkEvent(o *simOutput) {
 }
 
 // noteBehind notes joins that are made or go on behind the publication of their record: by one who worked on it too, and was
-// too late. The record was decided before people were split, who are released since, or before somebody was blocked; so it may
-// be that no record meets the link again, or not before long.
+// too late. The record was decided without the link, because of a limit, or before people were split who are released since,
+// or before somebody was blocked; so it may be that no record meets the link again, or not before long.
 func (s *sim) noteBehind(n Node, old, v *value) {
-	if _, decided := s.keys[v.cause.Source]; decided && s.regime.undoes() && v.caused() && !old.linked {
+	if _, decided := s.keys[v.cause.Source]; decided && s.regime != free && v.caused() && !old.linked {
 		s.behind[n] = true
 	}
 }
@@ -338,7 +338,8 @@ func (s *sim) noteBehind(n Node, old, v *value) {
 // latent says whether there is such a link on the way of n: it is published when somebody meets it.
 func (s *sim) latent(n Node) bool {
 	for v := s.valueOf(n); ; n, v = v.link, s.valueOf(v.link) {
-		if s.behind[n] && v.caused() {
+		without := slices.ContainsFunc(v.evidence, func(id Identifier) bool { return isAside(s.asides[v.cause.Source], id.Node) })
+		if v.caused() && (s.behind[n] || without) {
 			return true
 		}
 		if !v.linked {
