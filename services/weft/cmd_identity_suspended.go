@@ -76,60 +76,57 @@ of each: open, released or rejected by an operator, or joined by other links. Th
 	flags.add(cmd, suspendedShown)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object, as the HTTP API gives it")
 	cmd.AddCommand(
-		newSuspendedAnswerCommand(a, identity.CommandLink, "release", "Make one person of the two identifiers of suspended links"),
-		newSuspendedAnswerCommand(a, identity.CommandReject, "reject", "Say that the two identifiers of suspended links are not one person"),
+		newSuspendedAnswerCommand(a, identity.CommandLink, &cobra.Command{Use: "release [ID...]", Short: "Make one person of the two identifiers of suspended links"}),
+		newSuspendedAnswerCommand(a, identity.CommandReject, &cobra.Command{Use: "reject [ID...]", Short: "Say that the two identifiers of suspended links are not one person"}),
 	)
 	return cmd
 }
 
 // newSuspendedAnswerCommand releases or rejects: each link is a command of its own, as 'weft identity link' and 'reject' give.
-func newSuspendedAnswerCommand(a *app, kind identity.CommandKind, name, short string) *cobra.Command {
+func newSuspendedAnswerCommand(a *app, kind identity.CommandKind, cmd *cobra.Command) *cobra.Command {
 	var flags operatorFlags
 	var which suspendedFlags
 	var sure bool
-	cmd := &cobra.Command{
-		Use:   name + " [ID...]",
-		Short: short,
-		Long: short + `:
+	name := cmd.Name()
+	cmd.Long = cmd.Short + `:
 those with the given ids, or all open ones of a cap, a source or a type. Each is a command of its own, carried out as
-'weft identity commands' tells.`,
-		Example: `  weft identity suspended ` + name + ` --cap merges_per_minute --source till --reason "checked with the shop"`,
-		RunE: func(cmd *cobra.Command, ids []string) error {
-			f, err := which.read()
-			if err != nil {
+'weft identity commands' tells.`
+	cmd.Example = `  weft identity suspended ` + name + ` --cap merges_per_minute --source till --reason "checked with the shop"`
+	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
+		f, err := which.read()
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 && f.Cap == "" && f.Source == "" && f.Type == "" {
+			return usageError{errors.New("say which: ids, or --cap, --source or --type")}
+		}
+		var open []explain.SuspendedLink
+		err = withExplainer(cmd.Context(), a, func(ctx context.Context, e *explain.Explainer) error {
+			all, err := e.Suspended(ctx, f)
+			if err == nil {
+				open, err = chosen(all.Links, ids)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 && !sure {
+			ok, err := yes(cmd.InOrStdin(), cmd.OutOrStdout(), fmt.Sprintf("%s %d suspended links?", name, len(open)))
+			if err != nil || !ok {
 				return err
 			}
-			if len(ids) == 0 && f.Cap == "" && f.Source == "" && f.Type == "" {
-				return usageError{errors.New("say which: ids, or --cap, --source or --type")}
-			}
-			var open []explain.SuspendedLink
-			err = withExplainer(cmd.Context(), a, func(ctx context.Context, e *explain.Explainer) error {
-				all, err := e.Suspended(ctx, f)
-				if err == nil {
-					open, err = chosen(all.Links, ids)
-				}
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			if len(ids) == 0 && !sure {
-				ok, err := yes(cmd.InOrStdin(), cmd.OutOrStdout(), fmt.Sprintf("%s %d suspended links?", name, len(open)))
-				if err != nil || !ok {
-					return err
+		}
+		return withOperator(cmd, a, &flags, func(ctx context.Context, o *operator) error {
+			var errs []error
+			for _, l := range open {
+				errs = append(errs, o.give(ctx, cmd.OutOrStdout(), answerTo(kind, l)))
+				if ctx.Err() != nil {
+					break
 				}
 			}
-			return withOperator(cmd, a, &flags, func(ctx context.Context, o *operator) error {
-				var errs []error
-				for _, l := range open {
-					errs = append(errs, o.give(ctx, cmd.OutOrStdout(), answerTo(kind, l)))
-					if ctx.Err() != nil {
-						break
-					}
-				}
-				return errors.Join(errs...)
-			})
-		},
+			return errors.Join(errs...)
+		})
 	}
 	flags.add(cmd)
 	which.add(cmd, maxSuspended)
