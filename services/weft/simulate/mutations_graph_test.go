@@ -64,21 +64,9 @@ func graphMutations() []mutation {
 			},
 		},
 		{
-			name: "renewed-by-an-old-look", breaks: "a join is announced anew by what stands there now", graph: true,
-			edits: []edit{
-				{"pkg/identity/union.go", "if err != nil || now.revision == v.revision {", "if err != nil || now.revision == v.revision || maxAttempts > 0 {"},
-			},
-		},
-		{
 			name: "way-across-a-split", breaks: "a link that leads to a parted node was read before the split", graph: true,
 			edits: []edit{
 				{"pkg/identity/union.go", "if v.order != nil || v.parted && len(path) > 0 {", "if v.order != nil {"},
-				{"pkg/identity/view.go", "settled && x.confirmed && (steps == 0 || !x.parted)", "settled && x.confirmed"},
-			},
-		},
-		{
-			name: "way-across-a-split-is-settled", breaks: "a link that leads to a parted node is no answer without looking again", graph: true,
-			edits: []edit{
 				{"pkg/identity/view.go", "settled && x.confirmed && (steps == 0 || !x.parted)", "settled && x.confirmed"},
 			},
 		},
@@ -95,12 +83,6 @@ func graphMutations() []mutation {
 			},
 		},
 		{
-			name: "part-forgets-old-cuts", breaks: "a part keeps the cuts of its members", graph: true,
-			edits: []edit{
-				{"pkg/identity/split.go", "		if p.has(c[0]) || p.has(c[1]) {", "		if p.has(c[0]) && p.has(c[1]) {"},
-			},
-		},
-		{
 			name: "cuts-stay-behind", breaks: "a join takes cuts over", graph: true,
 			edits: []edit{
 				{"pkg/identity/policy.go", "if len(winner.cuts)+len(loser.cuts) > 0 {", "if len(winner.cuts)+len(loser.cuts) < 0 {"},
@@ -110,18 +92,6 @@ func graphMutations() []mutation {
 			name: "release-in-silence", breaks: "a release raises the generation", graph: true,
 			edits: []edit{
 				{"pkg/identity/settle.go", "			root.incarnation++\n			return true, nil", "			return true, nil"},
-			},
-		},
-		{
-			name: "entries-of-no-epoch", breaks: "what a batch read before a split is not cached behind it", graph: true,
-			edits: []edit{
-				{"pkg/identity/cache.go", "	if c.epoch != epoch { // read before a split, perhaps", "	if c.epoch != epoch && c.perGen < 0 {"},
-			},
-		},
-		{
-			name: "epoch-of-older-reads", breaks: "what was read with a new epoch is read again", graph: true,
-			edits: []edit{
-				{"pkg/identity/resolver.go", "b.epoch, b.view = epoch, newView(b.resolver.store)", "b.epoch = epoch"},
 			},
 		},
 		{
