@@ -46,12 +46,6 @@ func graphMutations() []mutation {
 			edits: []edit{{"pkg/identity/union.go", "	if err != nil || v.confirmed {\n		return nil, err\n	}\n	w, err", "	if err != nil {\n		return nil, err\n	}\n	w, err"}},
 		},
 		{
-			name: "join-names-no-generation", breaks: "a join names the generation that it was judged with", graph: true,
-			edits: []edit{
-				{"pkg/identity/union.go", "return v.target == r && v.named == vr.incarnation", "return v.target == r"},
-			},
-		},
-		{
 			name: "join-names-nothing", breaks: "a join names the root that it was judged with", graph: true,
 			edits: []edit{
 				{"pkg/identity/union.go", "return v.target == r && v.named == vr.incarnation", "return maxAttempts > 0"},
@@ -86,12 +80,6 @@ func graphMutations() []mutation {
 			name: "cuts-stay-behind", breaks: "a join takes cuts over", graph: true,
 			edits: []edit{
 				{"pkg/identity/policy.go", "if len(winner.cuts)+len(loser.cuts) > 0 {", "if len(winner.cuts)+len(loser.cuts) < 0 {"},
-			},
-		},
-		{
-			name: "release-in-silence", breaks: "a release raises the generation", graph: true,
-			edits: []edit{
-				{"pkg/identity/settle.go", "			root.incarnation++\n			return true, nil", "			return true, nil"},
 			},
 		},
 		{
