@@ -37,6 +37,7 @@ type Place struct {
 // InPlace is the condition that selects a range's rows, in their order.
 const InPlace = ` WHERE topic = ? AND partition = ? AND offset >= ? AND offset < ?`
 
+// Args are the arguments of a query that ends with InPlace.
 func (p Place) Args() []any {
 	return []any{p.Topic, uint32(p.Partition), uint64(p.From), uint64(p.To)} //nolint:gosec // never negative
 }

@@ -46,7 +46,7 @@ func (t *eventRows) read(r *stream.Record, m event.Meta) error {
 	case topic.KindSplit:
 		return t.readParted(r, m)
 	case topic.KindDecision:
-		return t.readDecision(r, m)
+		return t.readDecision(r)
 	case topic.KindErase:
 		// Nothing is left to say of it: who carries the erasure out deletes the rows.
 		if _, err := parseParted(r.Value); err != nil {

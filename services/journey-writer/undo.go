@@ -128,7 +128,7 @@ func (t *eventRows) readToldAgain(r *stream.Record, m event.Meta, command string
 }
 
 // readDecision takes a request or receipt that a split tells a part of.
-func (t *eventRows) readDecision(r *stream.Record, m event.Meta) error {
+func (t *eventRows) readDecision(r *stream.Record) error {
 	command, _ := topic.View(r.Headers, topic.HeaderRefold)
 	first, part, err := toldAgain(r)
 	if err != nil {
