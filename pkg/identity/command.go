@@ -152,8 +152,8 @@ func (c *Command) checkMembers() error {
 	return nil
 }
 
-// Parted says where a member of a person went that was split, or that it is gone (Into is empty: erased). It is the value of
-// records of kind split and erase: on events.identified, key the member, once for each member, whether or not it ever was a
+// Parted says where a member of a person went that was split; or that it was erased, and where it leads if it comes again. It
+// is the value of records of kind split and erase: on events.identified, key the member, once for each member, whether or not it ever was a
 // profile id; and of kind split on identities.linked, where it takes the place of the member's link.
 type Parted struct {
 	Command    string    `json:"command"`

@@ -102,10 +102,14 @@ func ParseNode(s string) (Node, error) {
 // IsPart says whether the node is a part that a split has made.
 func (n Node) IsPart() bool { return !n.IsZero() && n[0] == rankPart }
 
-// Waits says of a profile id that it is a part's: all that was before it will be told again.
+// afresh is the bit of a part's fifth byte that says that nothing was before it: an erasure has made it.
+const afresh = 0x01
+
+// Waits says of a profile id that it is a part's of a split: all that was before it will be told again. To those that an
+// erasure has made nothing is.
 func Waits(id string) bool {
 	n, err := ParseNode(id)
-	return err == nil && n.IsPart()
+	return err == nil && n.IsPart() && n[4]&afresh == 0
 }
 
 // valid says whether the version and variant bits are those of a UUIDv8 (RFC 9562).

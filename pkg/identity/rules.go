@@ -190,6 +190,14 @@ func (r *Rules) Part(command string, part int, generation uint64) Node {
 	n := r.node(r.part, TypePart, command+"/"+strconv.Itoa(part), "")
 	behind := maxGeneration - generation
 	n[1], n[2], n[3] = byte(behind>>16), byte(behind>>8), byte(behind) //nolint:gosec // cut on purpose
+	n[4] &^= afresh
+	return n
+}
+
+// Afresh is Part for an erasure: the node that an identifier leads to then. Nothing was before it.
+func (r *Rules) Afresh(command string, part int, generation uint64) Node {
+	n := r.Part(command, part, generation)
+	n[4] |= afresh
 	return n
 }
 

@@ -240,3 +240,15 @@ func TestBlocked(t *testing.T) {
 	require.NoError(t, r.SetBlocked(ctx, kiosk.Node, true))
 	require.Len(t, resolveAll(t, r, request("5", kiosk, user)).SetAside, 1, "linked or not")
 }
+
+// What a split has made waits for what is told again; to what an erasure has made nothing is. Both come before all others.
+func TestWhoWaitsForWhatIsToldAgain(t *testing.T) {
+	rules := newTestRules(t, Options{})
+	for i := range 64 {
+		part, fresh := rules.Part("c", i, 1), rules.Afresh("c", i, 1)
+		require.True(t, part.IsPart() && fresh.IsPart() && part != fresh)
+		require.True(t, Waits(part.String()))
+		require.False(t, Waits(fresh.String()))
+	}
+	require.False(t, Waits(Node{}.String()))
+}

@@ -49,10 +49,7 @@ func partedInto(rec *Record) (string, error) {
 	if err := json.Unmarshal(rec.Value, &p); err != nil {
 		return "", fmt.Errorf("read %s: %w", rec.Kind, err)
 	}
-	switch {
-	case rec.Kind == topic.KindErase:
-		return "", nil
-	case p.Into == "":
+	if rec.Kind == topic.KindSplit && p.Into == "" {
 		return "", errors.New("read split: into is missing")
 	}
 	return p.Into, nil

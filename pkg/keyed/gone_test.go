@@ -96,13 +96,15 @@ func TestSplitKeyIsGone(t *testing.T) {
 	e.send("a", topic.KindMerge, mergeInto("9"))
 	e.send("b", topic.KindSplit, splitInto("0b"))
 	e.send("b", topic.KindEvent, "late too")
-	e.send("n", topic.KindErase, `{"into":"0b"}`) // a member that was never a key; erased, it leads nowhere
+	e.send("n", topic.KindErase, `{}`)            // a member that was never a key; erased, it leads nowhere
+	e.send("m", topic.KindErase, splitInto("5d")) // or to where it goes on if it comes again
 	e.send("n", topic.KindEvent, "late as well")
 	e.send("a", topic.KindSplit, `{}`)
 	e.settled()
 	require.False(t, e.indexed("a"))
 	require.Equal(t, Found[tally]{Live: "0b", Parted: true}, e.found("b"), "nothing came to it yet")
 	require.Equal(t, Found[tally]{Parted: true}, e.found("n"))
+	require.Equal(t, Found[tally]{Live: "5d", Parted: true}, e.found("m"))
 	f := e.found("a")
 	require.Equal(t, "0a", f.Live)
 	require.True(t, f.Parted && f.Waiting)

@@ -10,7 +10,7 @@ import (
 
 // Found is what a key's pointers lead to.
 type Found[S any] struct {
-	Live    string // the key that the state is kept under; "": nowhere, it was erased
+	Live    string // the key that the state is kept under; "": nowhere
 	State   *S     // nil: Live was never seen
 	Parted  bool   // on the way there a key was split or erased
 	Waiting bool   // what was before it is still being told again

@@ -206,8 +206,8 @@ func newIdentityUnsuppressCommand(a *app) *cobra.Command {
 		Use:   "unsuppress TYPE:VALUE...",
 		Short: "Let identifiers that were erased come in again",
 		Long: `Take identifiers off the register of erased people, for somebody who comes back. Their next events are stored, and belong to a
-new person: nothing of what was erased comes back. Name all identifiers that events may carry: an event is left out as long as one of them is
-on the register.`,
+new person: nothing of what was erased comes back. Name all identifiers that events may carry: an event is left out as long as one
+of them is on the register.`,
 		Example: `  weft identity unsuppress email:ann@example.com user_id:u1 --reason "she has registered again"`,
 		Args:    args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, texts []string) error {

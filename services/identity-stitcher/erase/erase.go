@@ -216,7 +216,7 @@ func (e *Eraser) forget(ctx context.Context, r *commands.Run, asked []identity.N
 	}
 	for {
 		if last >= 0 {
-			part := func(part int, generation uint64) identity.Node { return e.Rules.Part(c.ID, part, generation) }
+			part := func(part int, generation uint64) identity.Node { return e.Rules.Afresh(c.ID, part, generation) }
 			parted, err := e.Graph.Forget(ctx, members, part, func(ctx context.Context, merges []identity.Merge) error {
 				return r.PublishMerges(ctx, merges, textsOf(members))
 			})
@@ -341,7 +341,7 @@ func (e *Eraser) outputs(c *identity.Command, parted []identity.PartedNode, othe
 	for i := range parted {
 		p := &parted[i]
 		word := identity.Parted{
-			Command: c.ID, Node: p.Node.String(), Person: c.Person, Generation: p.Generation, Time: c.At, Actor: c.Actor, Reason: c.Reason,
+			Command: c.ID, Node: p.Node.String(), Into: p.Into.String(), Person: c.Person, Generation: p.Generation, Time: c.At, Actor: c.Actor, Reason: c.Reason,
 		}
 		value, err := encode(word)
 		if err != nil {
@@ -349,7 +349,7 @@ func (e *Eraser) outputs(c *identity.Command, parted []identity.PartedNode, othe
 		}
 		add(e.Topics.EventsIdentified(), topic.KindErase, word.Node, value)
 		// Where the graph is made again of this topic, the identifier leads to its new node; that they were one person is gone.
-		word.Into, word.Person = p.Into.String(), word.Node
+		word.Person = word.Node
 		if value, err = encode(word); err != nil {
 			return nil, err
 		}
