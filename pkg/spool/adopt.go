@@ -117,11 +117,11 @@ func (s *Spool) drainAdopted(ctx context.Context, o *Spool) {
 	n := o.Behind()
 	log := s.opt.Log.With(zap.String("dir", o.opt.Dir), zap.Int("records", n))
 	log.Warn("spool that another process has left is being drained")
-	err := o.DrainAll(ctx)
+	err := errors.Join(o.DrainAll(ctx), o.Close())
 	s.mu.Lock()
 	delete(s.adopted, o.opt.Dir)
 	s.mu.Unlock()
-	switch err = errors.Join(err, o.Close()); {
+	switch {
 	case err == nil:
 		log.Info("spool that another process has left is drained")
 	case ctx.Err() == nil:

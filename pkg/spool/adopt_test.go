@@ -64,6 +64,11 @@ func TestWhatNobodyTakesIsDrained(t *testing.T) {
 	require.Len(t, a.kafka.all(), 40)
 	require.InDelta(t, 40, value("weft_spool_drained_records_total"), 0)
 	require.Eventually(t, func() bool { return len(segmentsIn(t, filepath.Join(a.base, "1"))) == 0 }, patience, time.Millisecond)
+	a.eventually("its lock is given back, too", func() bool {
+		a.Spool.mu.Lock()
+		defer a.Spool.mu.Unlock()
+		return len(a.adopted) == 0
+	})
 	b.start()
 	require.Equal(t, filepath.Join(b.base, "1"), b.Spool.opt.Dir, "it is given back")
 }
