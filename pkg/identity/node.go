@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -110,6 +111,18 @@ const afresh = 0x01
 func Waits(id string) bool {
 	n, err := ParseNode(id)
 	return err == nil && n.IsPart() && n[4]&afresh == 0
+}
+
+// ParseNodes reads several; an error names all that are none.
+func ParseNodes(texts []string) ([]Node, error) {
+	out := make([]Node, len(texts))
+	var errs []error
+	for i, t := range texts {
+		var err error
+		out[i], err = ParseNode(t)
+		errs = append(errs, err)
+	}
+	return out, errors.Join(errs...)
 }
 
 // valid says whether the version and variant bits are those of a UUIDv8 (RFC 9562).

@@ -3,7 +3,6 @@ package commands
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -214,16 +213,4 @@ func (r *Run) end(ctx context.Context, no *refusal) error {
 	log("command has ended", zap.String("command", r.Command.ID), zap.String("kind", string(r.Command.Kind)), zap.String("outcome", string(s.State)),
 		zap.String("error", s.Error), zap.Any("counts", s.Counts), zap.Duration("took", now.Sub(*s.Began)))
 	return nil
-}
-
-// parse reads the nodes of a command.
-func parse(texts []string) ([]identity.Node, error) {
-	out := make([]identity.Node, len(texts))
-	var errs []error
-	for i, t := range texts {
-		var err error
-		out[i], err = identity.ParseNode(t)
-		errs = append(errs, err)
-	}
-	return out, errors.Join(errs...)
 }

@@ -45,13 +45,13 @@ func (x *Executor) split(ctx context.Context, r *Run) error {
 	if x.history == nil {
 		return Refuse("clickhouse.addresses is empty: identity-stitcher tells stored events again, and has no ClickHouse to read them from")
 	}
-	nodes, err := parse(c.Members)
+	nodes, err := identity.ParseNodes(c.Members)
 	if err != nil {
 		return Refuse("members: %w", err)
 	}
 	order := identity.SplitOrder{Members: nodes, Part: func(part int, generation uint64) identity.Node { return x.deps.Rules.Part(c.ID, part, generation) }}
 	for _, p := range c.Parts {
-		part, err := parse(p)
+		part, err := identity.ParseNodes(p)
 		if err != nil {
 			return Refuse("parts: %w", err)
 		}

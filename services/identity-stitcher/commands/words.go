@@ -116,7 +116,7 @@ func (x *Executor) reject(ctx context.Context, r *Run) error {
 
 // pair is the two identifiers of a command, in order.
 func pair(c *identity.Command) (a, b identity.Node, err error) {
-	nodes, err := parse([]string{c.Identifiers[0].Node, c.Identifiers[1].Node})
+	nodes, err := identity.ParseNodes([]string{c.Identifiers[0].Node, c.Identifiers[1].Node})
 	if err != nil {
 		return a, b, Refuse("identifiers: %w", err)
 	}
@@ -173,7 +173,7 @@ func (x *Executor) release(ctx context.Context, r *Run) error {
 	case !ok || s.State != undo.Done || s.Kind != identity.CommandSplit && s.Kind != identity.CommandReject:
 		return Refuse("split: %s is no split or reject that was carried out", r.Command.Split)
 	}
-	nodes, err := parse(s.Parts)
+	nodes, err := identity.ParseNodes(s.Parts)
 	if err != nil {
 		return err
 	}

@@ -100,7 +100,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // Let carries out that identifiers may come in again.
 func (e *Eraser) Let(ctx context.Context, r *commands.Run) error {
-	nodes, err := nodesOf(r.Command.Members)
+	nodes, err := identity.ParseNodes(r.Command.Members)
 	if err != nil {
 		return commands.Refuse("members: %w", err)
 	}
@@ -120,7 +120,7 @@ func (e *Eraser) Erase(ctx context.Context, r *commands.Run) error {
 		return commands.Refuse("clickhouse.addresses is empty: identity-stitcher deletes the person's rows, and has no ClickHouse to delete them from")
 	}
 	c := &r.Command
-	asked, err := nodesOf(c.Members)
+	asked, err := identity.ParseNodes(c.Members)
 	if err != nil {
 		return commands.Refuse("members: %w", err)
 	}
@@ -251,7 +251,7 @@ func (e *Eraser) planned(ctx context.Context, command string) (last int, members
 		if err != nil || !ok {
 			return last, members, err
 		}
-		if members, err = nodesOf(texts); err != nil {
+		if members, err = identity.ParseNodes(texts); err != nil {
 			return last, nil, err
 		}
 	}
@@ -481,17 +481,6 @@ func encode(v any) ([]byte, error) {
 		return nil, fmt.Errorf("encode a record: %w", err)
 	}
 	return b, nil
-}
-
-func nodesOf(texts []string) ([]identity.Node, error) {
-	out := make([]identity.Node, len(texts))
-	var errs []error
-	for i, t := range texts {
-		var err error
-		out[i], err = identity.ParseNode(t)
-		errs = append(errs, err)
-	}
-	return out, errors.Join(errs...)
 }
 
 func textsOf(nodes []identity.Node) []string {
