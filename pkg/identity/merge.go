@@ -84,8 +84,8 @@ type Merge struct {
 	Evidence  []Evidence `json:"evidence"`
 }
 
-// generationShift is where the generation stands in a version.
-const generationShift = 32
+// GenerationShift is how far up the generation stands in a version; below it is the size of a person.
+const GenerationShift = 32
 
 // maxGeneration is the highest that a version and the node of a part hold (see Rules.Part): one is taken by each split of
 // people who were split before, and by each release.
@@ -93,11 +93,11 @@ const maxGeneration = 1<<24 - 1
 
 // version is that of a merge into a component.
 func version(generation uint64, size int) int64 {
-	return int64(generation)<<generationShift | int64(size) //nolint:gosec // below maxGeneration, and no component has 2^32 members
+	return int64(generation)<<GenerationShift | int64(size) //nolint:gosec // below maxGeneration, and no component has 2^32 members
 }
 
 // Generation is that of the winner's component.
-func (m *Merge) Generation() uint64 { return uint64(m.Version) >> generationShift } //nolint:gosec // never negative
+func (m *Merge) Generation() uint64 { return uint64(m.Version) >> GenerationShift } //nolint:gosec // never negative
 
 // Encode writes the record's value.
 func (m Merge) Encode() ([]byte, error) {
@@ -145,7 +145,7 @@ func (m *Merge) check() error {
 	if !slices.Contains(m.Members, m.Loser) {
 		return errors.New("members do not list the loser")
 	}
-	if size := m.Version & (1<<generationShift - 1); m.Version < 0 || size <= int64(len(m.Members)) {
+	if size := m.Version & (1<<GenerationShift - 1); m.Version < 0 || size <= int64(len(m.Members)) {
 		return fmt.Errorf("version %d is not above the loser's %d members", m.Version, len(m.Members))
 	}
 	for i, e := range m.Evidence {

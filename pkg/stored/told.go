@@ -27,9 +27,6 @@ type partedRow struct {
 	Reason     string    `ch:"reason"`
 }
 
-// generationBits is how far up the generation stands in a version (pkg/identity).
-const generationBits = 32
-
 // parted makes the records of splits in a range: all but whose the member was, which no fold asks.
 func parted(ctx context.Context, w Warehouse, p Place) ([]stream.Record, error) {
 	var rows []partedRow
@@ -42,7 +39,7 @@ func parted(ctx context.Context, w Warehouse, p Place) ([]stream.Record, error) 
 	for i := range rows {
 		x := &rows[i]
 		value, err := json.Marshal(identity.Parted{
-			Command: x.Command, Node: x.Node.String(), Into: x.Into.String(), Generation: x.Version >> generationBits, Time: x.Time.UTC(), Actor: x.Actor, Reason: x.Reason,
+			Command: x.Command, Node: x.Node.String(), Into: x.Into.String(), Generation: x.Version >> identity.GenerationShift, Time: x.Time.UTC(), Actor: x.Actor, Reason: x.Reason,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("make offset %d again: %w", x.Offset, err)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weft-cdp/weft/pkg/explain"
 	"github.com/weft-cdp/weft/pkg/identity"
 	"github.com/weft-cdp/weft/pkg/journey"
 	"github.com/weft-cdp/weft/pkg/profile"
@@ -32,27 +33,12 @@ type Waiting struct {
 
 // Person is one person as folded from events.
 type Person struct {
-	Identifiers []Named          `json:"identifiers"`
-	Events      int              `json:"events"`
-	FirstEvent  *time.Time       `json:"firstEvent,omitempty"` // received
-	LastEvent   *time.Time       `json:"lastEvent,omitempty"`
-	Profile     profile.Document `json:"profile"` // its id is empty: it gets one with the command
-	Running     []Waiting        `json:"running"`
-}
-
-// Named is an identifier; type and value are empty if no stored event names it.
-type Named struct {
-	ID    string `json:"id"`
-	Type  string `json:"type,omitempty"`
-	Value string `json:"value,omitempty"`
-}
-
-// String is TYPE:VALUE, or the id.
-func (n Named) String() string {
-	if n.Type == "" {
-		return n.ID
-	}
-	return n.Type + ":" + n.Value
+	Identifiers []explain.Identifier `json:"identifiers"`
+	Events      int                  `json:"events"`
+	FirstEvent  *time.Time           `json:"firstEvent,omitempty"` // received
+	LastEvent   *time.Time           `json:"lastEvent,omitempty"`
+	Profile     profile.Document     `json:"profile"` // its id is empty: it gets one with the command
+	Running     []Waiting            `json:"running"`
 }
 
 // Preview is what a split will make of a person, and the command that does it.
@@ -250,7 +236,7 @@ func (f *folded) person(nodes []string, ties *Ties, now time.Time) Person {
 	out := Person{Events: f.events, Profile: f.profile.Document(f.key), Running: []Waiting{}}
 	for _, n := range nodes {
 		id := ties.Name(n)
-		out.Identifiers = append(out.Identifiers, Named{ID: n, Type: id.Type, Value: id.Value})
+		out.Identifiers = append(out.Identifiers, explain.Identifier{ID: n, Type: id.Type, Value: id.Value})
 	}
 	if f.events > 0 {
 		out.FirstEvent, out.LastEvent = &f.first, &f.last

@@ -19,9 +19,6 @@ import (
 // ruleSplit is the rule of rows of identities that tie the members of a split person to their parts.
 const ruleSplit = "split"
 
-// generationBits is how far up the generation stands in a version of events.identified: below it is the size of a person.
-const generationBits = 32
-
 // readParted takes a record of kind split: where a member of a split person went.
 func (t *eventRows) readParted(r *stream.Record, m event.Meta) error {
 	p, err := parseParted(r.Value)
@@ -34,7 +31,7 @@ func (t *eventRows) readParted(r *stream.Record, m event.Meta) error {
 	// The versions of all merges before are of a lower generation, and those behind of the same with the part's size.
 	row := warehouse.Identity{
 		Origin: originOf(r), Brand: m.Brand, Loser: uuid.MustParse(p.Node), Winner: uuid.MustParse(p.Into),
-		Members: 1, Version: p.Generation << generationBits, Rule: ruleSplit, Cause: p.Command, MessageID: p.Command,
+		Members: 1, Version: p.Generation << identity.GenerationShift, Rule: ruleSplit, Cause: p.Command, MessageID: p.Command,
 		Time: inRange(p.Time), ReceivedAt: inRange(m.ReceivedAt), Actor: p.Actor, Reason: p.Reason,
 	}
 	if m.ReceivedAt.IsZero() {
@@ -68,7 +65,7 @@ func (t *eventRows) readRefolded(r *stream.Record) error {
 		return &poison{reasonSplit, err}
 	}
 	t.moves.Add(&warehouse.Move{
-		Origin: originOf(r), Node: uuid.UUID(node), Incarnation: uint32(p.Generation), Version: p.Generation << generationBits, //nolint:gosec // checked
+		Origin: originOf(r), Node: uuid.UUID(node), Incarnation: uint32(p.Generation), Version: p.Generation << identity.GenerationShift, //nolint:gosec // checked
 		Person: uuid.UUID(node), KnownFrom: inRange(r.Time),
 	})
 	return nil
@@ -76,7 +73,7 @@ func (t *eventRows) readRefolded(r *stream.Record) error {
 
 // checkGeneration wants one that leaves room for itself in a version, which Kafka's readers take for a signed number.
 func checkGeneration(n uint64) error {
-	if n == 0 || n >= 1<<(64-generationBits-1) {
+	if n == 0 || n >= 1<<(64-identity.GenerationShift-1) {
 		return fmt.Errorf("generation: %d is not above 0 and below 2^31", n)
 	}
 	return nil
